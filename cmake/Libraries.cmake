@@ -1,0 +1,13 @@
+# Libraries from Debian 12 packages; the list of packages is scripts/packages.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+pkg_check_modules(LUA REQUIRED IMPORTED_TARGET lua5.4)
+pkg_check_modules(UV REQUIRED IMPORTED_TARGET libuv)
+pkg_check_modules(SECCOMP REQUIRED IMPORTED_TARGET libseccomp)
+pkg_check_modules(NL REQUIRED IMPORTED_TARGET libnl-3.0 libnl-route-3.0)
+pkg_check_modules(NFT REQUIRED IMPORTED_TARGET libnftnl libmnl)
+pkg_check_modules(NFQ REQUIRED IMPORTED_TARGET libnetfilter_queue)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
+pkg_check_modules(LPEG REQUIRED IMPORTED_TARGET lua5.4-lpeg)
+pkg_check_modules(LUV REQUIRED IMPORTED_TARGET lua5.4-luv)

@@ -1,0 +1,18 @@
+/* Messages for people, on stderr, one line each: "lattice: text". Logged once, where an error is handled. */
+#ifndef LAT_BASE_LOG_H
+#define LAT_BASE_LOG_H
+
+enum lat_log_level { LAT_LOG_ERROR, LAT_LOG_WARN, LAT_LOG_INFO, LAT_LOG_DEBUG, LAT_LOG_COUNT };
+
+/* Messages above this level are dropped; the default is LAT_LOG_WARN. */
+void lat_log_set_level(enum lat_log_level level);
+/* The descriptor that messages go to (default 2); not owned. */
+void lat_log_set_fd(int fd);
+void lat_log(enum lat_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define lat_error(...) lat_log(LAT_LOG_ERROR, __VA_ARGS__)
+#define lat_warn(...) lat_log(LAT_LOG_WARN, __VA_ARGS__)
+#define lat_info(...) lat_log(LAT_LOG_INFO, __VA_ARGS__)
+#define lat_debug(...) lat_log(LAT_LOG_DEBUG, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,41 @@
+/* seccomp notifications of connect(2): who connects, early refusals, and AF_UNIX by mediation.
+ *
+ * The wall is elsewhere (the trap namespace); this gives the errno at once and the caller's identity. No call is ever
+ * answered with CONTINUE: the supervisor takes its own duplicate of the socket (pidfd_getfd), copies the address once,
+ * decides on the copy, and makes the call itself on the duplicate without blocking (a blocking caller waits in its
+ * notification until the socket is connected). A race on the caller's memory or descriptor table gains nothing. */
+#ifndef LAT_CORE_CONNECTS_H
+#define LAT_CORE_CONNECTS_H
+#include "core/poller.h"
+#include "core/record.h"
+
+struct lat_connects;
+
+struct lat_connects_hooks {
+	void *ctx;
+	/* A TCP connect to flow->remote is about to be made. 0: go on (the wall judges the packet); else the errno (positive)
+	 * with which the call fails now. The hook writes the audit record of a refusal. Not called for UDP. */
+	int (*tcp)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who);
+	/* A connect to a unix socket that nobody inside has bound. true: allowed by a unix rule. */
+	bool (*unix_path)(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who);
+};
+
+struct lat_connects_options {
+	struct lat_poller *poller;
+	const struct lat_connects_hooks *hooks; /* not copied */
+	int notify, diag, root;                 /* from struct lat_sandbox; not owned */
+};
+
+int lat_connects_new(const struct lat_connects_options *options, struct lat_connects **out);
+void lat_connects_free(struct lat_connects *connects);
+/* Who opened the flow: from a notification seen before (protocol and source port), else from the namespace's socket
+ * table and /proc. false: unknown (who is zeroed). */
+bool lat_connects_identify(struct lat_connects *connects, const struct lat_flow *flow, struct lat_identity *who);
+/* Retries and time-outs: call about every 10 ms while lat_connects_busy says so, else with the general tick. */
+void lat_connects_tick(struct lat_connects *connects, uint64_t now_ns);
+bool lat_connects_busy(const struct lat_connects *connects);
+
+struct lat_connects_stats { uint64_t notified, refused, unix_inside, unix_refused, gone, errors; };
+void lat_connects_get_stats(const struct lat_connects *connects, struct lat_connects_stats *out);
+
+#endif
