@@ -1,0 +1,179 @@
+-- The tiers: what each runs and whether it is part of a plain `./runtests`. A tier's `run(ctx)` fills ctx.tally.
+local steps = require("steps")
+local quote = steps.quote
+
+---@class lattice.test.Tier
+---@field name string
+---@field about string
+---@field named? boolean    runs only when it is asked for by name
+---@field again? boolean    runs for every edition given, not for the first alone
+---@field run fun(ctx: table)
+
+-- Runs one command whose results are TAP in its output (or in `report`), or, without any, its exit status.
+local function program(ctx, name, words, limit, report)
+  local log = ctx:log(name)
+  local started = os.time()
+  local before = ctx.tally:line()
+  local good, how = steps.run(words, log, limit)
+  local results, failed, complete = steps.tap(steps.text(report or log), ctx.tally, name)
+  if results == 0 and not report then
+    if good then ctx.tally:pass() end
+    if how == "exit 77" then
+      local reason = steps.text(log):match("([^\n]+)\n*$") or "no reason given"
+      ctx.tally:skip(name, "all of it", reason)
+      good = true
+    end
+  end
+  if (not good and failed == 0) or (report and not complete) then
+    ctx.tally:fail(name, good and "ended before its last test" or how)
+  end
+  if not good then io.write(steps.text(log), "\n") end
+  if before ~= ctx.tally:line() or not good then
+    ctx:progress(name, os.time() - started)
+  end
+end
+
+-- Every *_spec.lua below a folder, each in a process of its own.
+local function specs(ctx, folder, limit, extra)
+  local find = ("find %s -name '*_spec.lua' 2>/dev/null | sort"):format(quote(folder))
+  for _, file in ipairs(steps.lines(find)) do
+    local name = file .. (extra and " (" .. extra .. ")" or "")
+    local report = ctx:log(name .. ".tap")
+    local words = ("LATTICE_REPORT=%s %s lua5.4 tests/support/busted.lua -o tests/support/report.lua %s")
+      :format(quote(report), extra and "LATTICE_COLLECT=" .. extra or "", quote(file))
+    os.remove(report)
+    program(ctx, name, words, limit, report)
+  end
+end
+
+local function ctest(ctx, label, dir)
+  local xml = ctx:log(label .. ".xml")
+  os.remove(xml)
+  local words = ("ctest --test-dir %s -L '^%s$' -j %d --timeout 120 --output-junit %s "
+    .. "--test-output-size-passed 200000 --test-output-size-failed 200000")
+    :format(quote(dir), label, ctx.cores, quote(xml))
+  local started = os.time()
+  local log = ctx:log(label)
+  local good, how = steps.run(words, log, 900)
+  local failed = ctx.tally.failed
+  steps.junit(steps.text(xml), ctx.tally)
+  if not good and ctx.tally.failed == failed then
+    io.write(steps.text(log), "\n")
+    ctx.tally:fail("ctest -L " .. label, how)
+  end
+  ctx:progress(dir .. ": " .. label, os.time() - started)
+end
+
+-- Builds a preset; without it the tier cannot run. Returns whether it could.
+local function built(ctx, preset, extra)
+  local started = os.time()
+  local log = ctx:log("build " .. preset)
+  local good = steps.run("scripts/build " .. preset .. (extra or ""), log, 1500)
+  if not good then
+    io.write(steps.text(log), "\n")
+    ctx.tally:fail("build", preset)
+  end
+  ctx:progress("build of preset " .. preset, os.time() - started)
+  return good
+end
+
+local function has(command)
+  return os.execute("command -v " .. command .. " >/dev/null 2>&1") == true
+end
+
+local function needs(ctx, command, package)
+  if has(command) then return true end
+  ctx.tally:skip(ctx.tier, "all of it",
+    ("%s is not installed (apt-get install %s)"):format(command, package))
+  return false
+end
+
+local function lint(ctx)
+  if needs(ctx, "luacheck", "lua-check") then
+    program(ctx, "luacheck",
+      "luacheck -q --no-color $(ls -d lua policies tests examples scripts/layers scripts/docs-check 2>/dev/null)", 300)
+  end
+  local files = steps.lines("git ls-files -co --exclude-standard | xargs grep -lE '^#!/bin/sh' | sort")
+  files[#files + 1] = "scripts/lib.sh"
+  local list = table.concat(files, " ")
+  program(ctx, "sh -n", "for f in " .. list .. "; do sh -n $f || exit 1; done", 60)
+  if needs(ctx, "shellcheck", "shellcheck") then
+    program(ctx, "shellcheck", "shellcheck -x " .. list, 120)
+  end
+end
+
+-- Compiler warnings are errors here, with both compilers.
+local function compilers(ctx)
+  if built(ctx, "gcc-werror") then ctx.tally:pass() end
+  if needs(ctx, "clang", "clang") and built(ctx, "clang") then ctx.tally:pass() end
+end
+
+local function sanitized(ctx)
+  if built(ctx, "asan") then
+    ctest(ctx, "unit", "build-asan")
+    ctest(ctx, "fuzz", "build-asan")
+  end
+end
+
+local function fuzz_long(ctx)
+  if not needs(ctx, "clang", "clang libclang-rt-14-dev") or not built(ctx, "fuzz") then return end
+  local seconds = tonumber(os.getenv("LATTICE_FUZZ_SECONDS")) or 300
+  for _, target in ipairs(steps.lines("ls -d build-fuzz/fuzz_* 2>/dev/null")) do
+    local subject = target:match("fuzz_(.*)$")
+    local found = ctx:log("corpus-" .. subject)
+    program(ctx, "fuzz " .. subject, ("mkdir -p %s && %s -max_total_time=%d -artifact_prefix=%s/ %s %s")
+      :format(quote(found), target, seconds, quote(found), quote(found),
+        "$(ls -d tests/fuzz/corpus/" .. subject .. ")"), seconds + 120)
+  end
+end
+
+-- Other programs below a folder: the executable files that are no specs.
+local function programs(ctx, folder, limit)
+  local find = ("find %s -maxdepth 1 -type f -perm -u+x 2>/dev/null | sort"):format(folder)
+  for _, file in ipairs(steps.lines(find)) do
+    program(ctx, file, quote(file), limit)
+  end
+end
+
+---@type lattice.test.Tier[]
+return {
+  { name = "layers", about = "no include or require goes up", run = function(ctx)
+    program(ctx, "scripts/layers", "scripts/layers", 60)
+  end },
+  { name = "lint", about = "luacheck, shell syntax, shellcheck", run = lint },
+  { name = "unit", about = "cmocka, one program a file", again = true, run = function(ctx)
+    ctest(ctx, "unit", ctx.build)
+  end },
+  { name = "lua", about = "busted over tests/lua, twice: plain, and with a hard-driven collector",
+    again = true, run = function(ctx)
+      specs(ctx, "tests/lua", 300)
+      specs(ctx, "tests/lua", 600, "hard")
+    end },
+  { name = "agree", about = "generated flows: every judge gives the oracle's verdict", again = true,
+    run = function(ctx)
+      specs(ctx, "tests/agree", 600)
+      programs(ctx, "tests/agree", 600)
+    end },
+  { name = "fuzz", about = "fuzz targets replay their corpora", run = function(ctx)
+    ctest(ctx, "fuzz", ctx.build)
+  end },
+  { name = "asan", about = "unit and fuzz with the address and undefined-behaviour sanitizers",
+    run = sanitized },
+  { name = "e2e", about = "real programs under lattice run", again = true, run = function(ctx)
+    specs(ctx, "tests/e2e", 300)
+  end },
+  { name = "escape", about = "ways round, each decided by what the forbidden server saw",
+    run = function(ctx) specs(ctx, "tests/escape", 300) end },
+  { name = "docs", about = "commands and policies in README.md and docs/ do what they say",
+    run = function(ctx) program(ctx, "scripts/docs-check", "scripts/docs-check", 600) end },
+  { name = "compilers", about = "gcc and clang, warnings are errors", named = true, run = compilers },
+  { name = "fuzz-long", about = "libFuzzer, LATTICE_FUZZ_SECONDS (300) a target", named = true,
+    run = fuzz_long },
+  { name = "bench", about = "ratios to native, beside the rivals", named = true, run = function(ctx)
+    os.execute("tests/bench/run </dev/null")
+    ctx.tally:pass()
+  end },
+  { name = "vm", about = "other kernels, in virtual machines", named = true, run = function(ctx)
+    programs(ctx, "tests/vm", 3600)
+  end },
+}
