@@ -18,7 +18,9 @@ struct lat_entry {
 
 struct lat_tables;
 
-/* Entries in any order; they are copied. 0, -ENOMEM, or -EINVAL (port_lo > port_hi, rule 0, bad dir, family or length). */
+/* Entries in any order; they are copied. 0, -ENOMEM, -EINVAL (port_lo > port_hi, rule 0 or
+ * UINT32_MAX, bad dir, family or length, an IPv4 prefix whose address is none) or -E2BIG (beyond 2^28 prefixes). Bits of
+ * an address beyond the prefix length do not count. */
 int lat_tables_build(const struct lat_entry *entries, size_t count, struct lat_tables **out);
 void lat_tables_free(struct lat_tables *tables);
 /* The lowest matching rule number, or 0. An entry with a narrower port range than 0..65535 matches only protocols that
