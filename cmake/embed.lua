@@ -1,23 +1,40 @@
--- Writes a C file with every given Lua file as a byte array: embed.lua OUT ROOT FILE...
+-- Writes a C file with the text of every given Lua file: embed.lua OUT ROOT (FILE | MODULE=FILE)...
+-- The table is sorted by name (src/lua/embed.h).
 local out, root = arg[1], arg[2]
-local parts = { '#include "lua/embed.h"\n' }
-local table_rows = {}
-for i = 3, #arg do
-  local path = arg[i]
-  local relative = path:sub(#root + 2)
-  local name = relative:match("^lua/(.*)%.lua$")
-  name = name and name:gsub("/", "."):gsub("%.init$", "") or relative
-  local file = assert(io.open(path, "rb"))
-  local text = file:read("a")
-  file:close()
-  local bytes = {}
-  for at = 1, #text, 24 do
-    bytes[#bytes + 1] = table.concat({ text:byte(at, at + 23) }, ",") .. ","
-  end
-  parts[#parts + 1] = ("static const char f%d[] = {\n%s\n0};\n"):format(i, table.concat(bytes, "\n"))
-  table_rows[#table_rows + 1] = ('\t{ "%s", "@%s", f%d, %d },\n'):format(name, relative, i, #text)
+
+local escapes = { ["\\"] = "\\\\", ['"'] = '\\"', ["\n"] = '\\n"\n"', ["\t"] = "\\t", ["?"] = "\\?" }
+
+local function literal(text)
+  return '"' .. text:gsub("[%c\\\"?\128-\255]", function(c)
+    return escapes[c] or ("\\%03o"):format(c:byte())
+  end) .. '"'
 end
-parts[#parts + 1] = ("const struct lat_embedded lat_embedded[] = {\n%s\t{ 0, 0, 0, 0 },\n};\n"):format(table.concat(table_rows))
-local file = assert(io.open(out, "wb"))
-file:write(table.concat(parts))
-file:close()
+
+local function read(path)
+  local file <close> = assert(io.open(path, "rb"))
+  return file:read("a")
+end
+
+local entries = {}
+for i = 3, #arg do
+  local name, path = arg[i]:match("^(%w+)=(.*)$")
+  local chunk = name and "@" .. name .. ".lua"
+  if not name then
+    path = arg[i]
+    local relative = path:sub(#root + 2)
+    local module = relative:match("^lua/(.*)%.lua$")
+    name = module and module:gsub("/", "."):gsub("%.init$", "") or relative
+    chunk = "@" .. relative
+  end
+  entries[#entries + 1] = { name = name, chunk = chunk, text = read(path) }
+end
+table.sort(entries, function(a, b) return a.name < b.name end)
+
+local rows = {}
+for i, e in ipairs(entries) do
+  rows[i] = ("\t{ %s, %s, %s, %d },\n"):format(literal(e.name), literal(e.chunk), literal(e.text), #e.text)
+end
+local file <close> = assert(io.open(out, "wb"))
+file:write('#include "lua/embed.h"\n\nconst struct lat_embedded lat_embedded[] = {\n', table.concat(rows),
+  "\t{ 0, 0, 0, 0 },\n};\n",
+  ("const size_t lat_embedded_count = %d;\n"):format(#entries))

@@ -1,0 +1,55 @@
+-- lattice help, and what `lattice` alone says.
+local M = {
+  name = "help",
+  summary = "Explain a command.",
+  examples = { "lattice help run" },
+}
+
+local first = { "run", "check", "explain", "test", "log", "doctor" }
+
+local function summaries(names)
+  local cli = require "lattice.cli"
+  local lines = {}
+  for _, name in ipairs(names) do
+    local command = cli.find(name)
+    if command and not command.hidden then
+      lines[#lines + 1] = ("  %-12s %s\n"):format(name, command.summary)
+    end
+  end
+  return table.concat(lines)
+end
+
+--- Six commands and two examples.
+---@return string
+function M.short()
+  return "Run programs under a network policy written in Lua.\n\nUsage: lattice COMMAND ...\n\n"
+    .. summaries(first)
+    .. "\nExamples:\n"
+    .. '  lattice run --allow "tcp to api.example.com port 443" -- curl https://api.example.com\n'
+    .. '  lattice explain my.lua "tcp to 10.0.0.7 port 5432"\n\n'
+    .. "All commands: lattice help\n"
+end
+
+function M.args(parser)
+  parser:argument("command", "The command to explain."):args("?")
+end
+
+function M.run(args, out)
+  local cli = require "lattice.cli"
+  if not args.command then
+    io.stdout:write("Usage: lattice COMMAND ...\n\nCommands:\n", summaries(cli.names()),
+      "\nlattice help COMMAND explains one, with examples.\n")
+    return cli.exit.ok
+  end
+  local command = cli.find(args.command)
+  if not command then
+    local near = require("lattice.cli.support.suggest").nearest(args.command, cli.names())
+    out:message(("unknown command '%s'%s"):format(args.command,
+      near and "; did you mean '" .. near .. "'?" or ""))
+    return cli.exit.usage
+  end
+  io.stdout:write(cli.help(command), "\n")
+  return cli.exit.ok
+end
+
+return M

@@ -1,0 +1,140 @@
+/* The limits of a stay behind the door: instructions, wall clock, memory.
+ *
+ * A count hook sees every STEP instructions of a thread. When a limit trips, it stays tripped: the hook raises and is set to
+ * every single instruction on the running thread and on the main thread, so that a script's pcall or coroutine gets no
+ * further than its next instruction. A count is a thread's own and starts anew with each thread; policy_std.c therefore
+ * charges for making a coroutine, or a tree of short-lived ones would never be seen. The hook does not run inside C
+ * functions: those that could take long charge for themselves (policy_std.c, pattern.c), and the allocator looks at the
+ * clock when a large block is asked for.
+ *
+ * Memory: the allocator refuses what would go beyond the cap; Lua collects, asks again, and then raises its memory error.
+ * That is not sticky: what was freed may be used, and the instruction budget bounds how often it can be tried. */
+#include "lua/runtime_impl.h"
+#include "base/clock.h"
+#include <lauxlib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define STEP 1000
+#define LARGE_BLOCK (256u << 10)
+
+static void over_budget(lua_State *L, lua_Debug *ar);
+
+const char *lat_limits_text(enum lat_rt_why why)
+{
+	static const char *const text[] = {
+		[LAT_RT_ERROR] = "failed",
+		[LAT_RT_INSTRUCTIONS] = "stopped: it used up its instruction budget (an endless loop?)",
+		[LAT_RT_DEADLINE] = "stopped: it ran longer than its time limit",
+		[LAT_RT_MEMORY] = "stopped: it wanted more memory than its limit",
+	};
+	_Static_assert(sizeof(text) / sizeof(text[0]) == LAT_RT_WHY_COUNT, "a text for each reason");
+
+	return text[why];
+}
+
+/* The innermost Lua line of a thread. Allocates nothing: also called from inside the allocator. */
+static void note_where(struct lat_rt *rt, lua_State *L)
+{
+	lua_Debug ar;
+
+	rt->where[0] = '\0';
+	for (int level = 0; lua_getstack(L, level, &ar); level++) {
+		lua_getinfo(L, "Sl", &ar);
+		if (ar.currentline > 0) {
+			snprintf(rt->where, sizeof(rt->where), "%s:%d", ar.short_src, ar.currentline);
+			return;
+		}
+	}
+}
+
+static void trip(struct lat_rt *rt, lua_State *L, enum lat_rt_why why)
+{
+	if (!rt->tripped) {
+		rt->tripped = why;
+		note_where(rt, L);
+	}
+	lua_sethook(L, over_budget, LUA_MASKCOUNT, 1);
+	lua_sethook(rt->L, over_budget, LUA_MASKCOUNT, 1);
+	luaL_error(L, "%s%s%s", rt->where, rt->where[0] ? ": " : "", lat_limits_text(rt->tripped));
+}
+
+static void check(struct lat_rt *rt, lua_State *L, uint64_t steps)
+{
+	if (rt->tripped)
+		trip(rt, L, rt->tripped);
+	if (rt->limits.instructions) {
+		if (rt->instructions_left <= steps)
+			trip(rt, L, LAT_RT_INSTRUCTIONS);
+		rt->instructions_left -= steps;
+	}
+	if (rt->deadline_ns && lat_now_ns() >= rt->deadline_ns)
+		trip(rt, L, LAT_RT_DEADLINE);
+}
+
+static void over_budget(lua_State *L, lua_Debug *ar)
+{
+	struct lat_rt *rt = lat_rt_of(L);
+
+	/* A coroutine of an earlier stay that tripped is still at one instruction: back to the normal pace. */
+	if (!rt->tripped && lua_gethookcount(L) == 1)
+		lua_sethook(L, over_budget, LUA_MASKCOUNT, STEP);
+	check(rt, L, STEP);
+}
+
+void lat_limits_charge(lua_State *L, uint64_t steps)
+{
+	struct lat_rt *rt = lat_rt_of(L);
+
+	if (rt->armed)
+		check(rt, L, steps);
+}
+
+void lat_limits_arm(struct lat_rt *rt)
+{
+	rt->tripped = LAT_RT_ERROR;
+	rt->where[0] = '\0';
+	rt->instructions_left = rt->limits.instructions;
+	rt->deadline_ns = rt->limits.deadline_ms
+		? lat_now_ns() + rt->limits.deadline_ms * LAT_NS_PER_MS
+		: 0;
+	rt->armed = rt->limits.instructions || rt->limits.deadline_ms;
+	if (rt->armed)
+		lua_sethook(rt->L, over_budget, LUA_MASKCOUNT, STEP);
+}
+
+void lat_limits_disarm(struct lat_rt *rt)
+{
+	if (rt->armed)
+		lua_sethook(rt->L, NULL, 0, 0);
+	rt->armed = false;
+}
+
+void *lat_limits_alloc(void *arg, void *block, size_t old_size, size_t new_size)
+{
+	struct lat_rt *rt = arg;
+	size_t old = block ? old_size : 0; /* without a block, old_size is a type tag */
+	void *p;
+
+	if (new_size == 0) {
+		free(block);
+		rt->memory_used -= old;
+		return NULL;
+	}
+	if (new_size > old) {
+		size_t more = new_size - old;
+
+		if (rt->limits.memory && (more > rt->limits.memory || rt->memory_used > rt->limits.memory - more)) {
+			if (rt->inside && rt->L)
+				note_where(rt, rt->L);
+			return NULL;
+		}
+		if (more > LARGE_BLOCK && rt->armed && rt->deadline_ns && lat_now_ns() >= rt->deadline_ns)
+			return NULL; /* the next hook says so; until then it gets nothing large */
+	}
+	p = realloc(block, new_size);
+	if (p)
+		rt->memory_used += new_size - old;
+	return p;
+}

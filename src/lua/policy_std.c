@@ -1,0 +1,183 @@
+/* The standard library of a POLICY state: nothing that acts on the host, nothing that runs unbounded inside C where the
+ * count hook cannot see it, no bytecode, no finalizers (hooks do not run in them).
+ *
+ * Our own policy modules live in the same state: they read files by io.open, which is left, for reading only; the words
+ * that an author's text sees are fewer still (lua/lattice/policy). */
+#include "lua/runtime_impl.h"
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdint.h>
+#include <string.h>
+
+/* What a coroutine costs: its own count starts anew, so each is charged as if it had used a whole one. */
+#define COROUTINE_STEPS 1000
+#define MAX_SPAN 10000000
+
+/* Calls upvalue 1 with all arguments. */
+static int call_original(lua_State *L)
+{
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_insert(L, 1);
+	lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
+/* table.*: with metamethods of a script a length can be anything, and C would count to it. */
+static int plain_table(lua_State *L)
+{
+	luaL_checktype(L, 1, LUA_TTABLE);
+	if (lua_getmetatable(L, 1))
+		return luaL_argerror(L, 1, "a table without metatable expected in a policy");
+	return call_original(L);
+}
+
+static int table_move(lua_State *L)
+{
+	lua_Integer from = luaL_checkinteger(L, 2), to = luaL_checkinteger(L, 3);
+
+	if (to >= from && (lua_Unsigned)to - (lua_Unsigned)from > MAX_SPAN)
+		return luaL_argerror(L, 3, "the range is too long");
+	if (to >= from)
+		lat_limits_charge(L, (uint64_t)(to - from));
+	return plain_table(L);
+}
+
+static int string_rep(lua_State *L)
+{
+	lua_Integer n = luaL_checkinteger(L, 2);
+
+	if (n > MAX_SPAN)
+		return luaL_argerror(L, 2, "too many repetitions");
+	if (n > 0)
+		lat_limits_charge(L, (uint64_t)n);
+	return call_original(L);
+}
+
+static int charged_coroutine(lua_State *L)
+{
+	lat_limits_charge(L, COROUTINE_STEPS);
+	return call_original(L);
+}
+
+/* A finalizer runs without hooks, so nothing could stop it. Lua looks for __gc only here. */
+static int safe_setmetatable(lua_State *L)
+{
+	if (lua_type(L, 2) == LUA_TTABLE) {
+		lua_pushliteral(L, "__gc");
+		if (lua_rawget(L, 2) != LUA_TNIL)
+			return luaL_argerror(L, 2, "__gc is not available in a policy");
+		lua_pop(L, 1);
+	}
+	return call_original(L);
+}
+
+/* load(chunk, name, mode, env): text only, whatever mode says. */
+static int text_load(lua_State *L)
+{
+	bool has_env = lua_gettop(L) >= 4;
+
+	lua_settop(L, 4);
+	lua_pushliteral(L, "t");
+	lua_replace(L, 3);
+	if (!has_env)
+		lua_settop(L, 3);
+	return call_original(L);
+}
+
+static int read_only_open(lua_State *L)
+{
+	const char *mode = luaL_optstring(L, 2, "r");
+
+	if (strcmp(mode, "r") != 0 && strcmp(mode, "rb") != 0)
+		return luaL_argerror(L, 2, "a policy state only reads files");
+	return call_original(L);
+}
+
+struct wrap {
+	const char *name;
+	lua_CFunction with; /* NULL: removed */
+};
+
+static void wrap_all(lua_State *L, const struct wrap *w)
+{
+	for (; w->name; w++) {
+		if (w->with) {
+			lua_getfield(L, -1, w->name);
+			lua_pushcclosure(L, w->with, 1);
+		} else {
+			lua_pushnil(L);
+		}
+		lua_setfield(L, -2, w->name);
+	}
+}
+
+/* Keeps only `names` of the table on top of the stack. */
+static void keep_only(lua_State *L, const char *const *names)
+{
+	lua_newtable(L);
+	for (; *names; names++) {
+		lua_getfield(L, -2, *names);
+		lua_setfield(L, -2, *names);
+	}
+	lua_replace(L, -2);
+}
+
+static const struct wrap base[] = {
+	{ "setmetatable", safe_setmetatable }, { "load", text_load },
+	{ "loadfile", NULL }, { "dofile", NULL }, { "collectgarbage", NULL }, { 0 },
+};
+static const struct wrap strings[] = { { "rep", string_rep }, { "dump", NULL }, { 0 } };
+static const struct wrap tables[] = {
+	{ "move", table_move }, { "insert", plain_table }, { "remove", plain_table },
+	{ "sort", plain_table }, { "concat", plain_table }, { "unpack", plain_table }, { 0 },
+};
+static const struct wrap coroutines[] = {
+	{ "create", charged_coroutine }, { "wrap", charged_coroutine }, { 0 },
+};
+static const struct wrap files[] = { { "open", read_only_open }, { 0 } };
+static const char *const file_words[] = { "open", "type", NULL };
+static const char *const os_words[] = { "time", "clock", "date", "getenv", NULL };
+
+static void open_wrapped(lua_State *L, const char *name, lua_CFunction open, const struct wrap *with)
+{
+	luaL_requiref(L, name, open, 1);
+	wrap_all(L, with);
+	lua_pop(L, 1);
+}
+
+static void open_kept(lua_State *L, const char *name, lua_CFunction open, const char *const *words,
+	const struct wrap *with)
+{
+	luaL_requiref(L, name, open, 0);
+	keep_only(L, words);
+	if (with)
+		wrap_all(L, with);
+	lua_pushvalue(L, -1);
+	lua_setglobal(L, name);
+	lua_getfield(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+	lua_insert(L, -2);
+	lua_setfield(L, -2, name);
+	lua_pop(L, 1);
+}
+
+int lat_policy_std_open(lua_State *L)
+{
+	luaL_requiref(L, LUA_GNAME, luaopen_base, 1);
+	wrap_all(L, base);
+	lua_pop(L, 1);
+	open_wrapped(L, LUA_TABLIBNAME, luaopen_table, tables);
+	open_wrapped(L, LUA_STRLIBNAME, luaopen_string, strings);
+	open_wrapped(L, LUA_COLIBNAME, luaopen_coroutine, coroutines);
+	luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, 1);
+	luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
+	lua_pop(L, 2);
+	open_kept(L, LUA_IOLIBNAME, luaopen_io, file_words, files);
+	open_kept(L, LUA_OSLIBNAME, luaopen_os, os_words, NULL);
+	/* ("x"):find is the same for everybody: nobody swaps the functions behind it. */
+	lua_pushliteral(L, "");
+	lua_getmetatable(L, -1);
+	lua_pushliteral(L, "locked");
+	lua_setfield(L, -2, "__metatable");
+	lua_pop(L, 2);
+	return 0;
+}

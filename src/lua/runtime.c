@@ -1,0 +1,298 @@
+/* Makes a state, finds its modules, and is the door into it; see runtime.h. Limits are limits.c's. */
+#include "lua/runtime_impl.h"
+#include "base/log.h"
+#include "lua/api.h"
+#include "lua/embed.h"
+#include <assert.h>
+#include <errno.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lat_rt *lat_rt_of(lua_State *L)
+{
+	return *(struct lat_rt **)lua_getextraspace(L); /* every new thread gets a copy of the main thread's */
+}
+
+enum lat_rt_kind lat_rt_kind(const struct lat_rt *rt)
+{
+	return rt->kind;
+}
+
+size_t lat_rt_boxes(const struct lat_rt *rt)
+{
+	return rt->boxes;
+}
+
+size_t lat_rt_memory(const struct lat_rt *rt)
+{
+	return rt->memory_used;
+}
+
+int lat_push_errno(lua_State *L, int error, const char *tried)
+{
+	const char *name;
+
+	if (error < 0)
+		error = -error;
+	name = strerrorname_np(error);
+	lua_pushnil(L);
+	lua_pushfstring(L, "%s: %s", tried, strerror(error));
+	lua_pushstring(L, name ? name : "EIO");
+	return 3;
+}
+
+/* ---- modules ---- */
+
+static int compare_name(const void *name, const void *row)
+{
+	return strcmp(name, ((const struct lat_embedded *)row)->name);
+}
+
+const struct lat_embedded *lat_embedded_find(const char *name)
+{
+	return bsearch(name, lat_embedded, lat_embedded_count, sizeof(lat_embedded[0]), compare_name);
+}
+
+static int search(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	const struct lat_embedded *e;
+
+	if (lat_api_push_opener(L, name))
+		return 1;
+	e = strchr(name, '/') ? NULL : lat_embedded_find(name);
+	if (!e) {
+		lua_pushfstring(L, "no module '%s' in the binary", name);
+		return 1;
+	}
+	if (luaL_loadbufferx(L, e->text, e->len, e->chunk, "t") != LUA_OK)
+		return lua_error(L);
+	lua_pushstring(L, e->chunk + 1);
+	return 2;
+}
+
+/* Only the embedded modules are found: no path of the environment, no path at all. */
+static void set_searcher(lua_State *L)
+{
+	lua_getglobal(L, "package");
+	lua_pushliteral(L, "");
+	lua_setfield(L, -2, "path");
+	lua_pushliteral(L, "");
+	lua_setfield(L, -2, "cpath");
+	lua_createtable(L, 1, 0);
+	lua_pushcfunction(L, search);
+	lua_rawseti(L, -2, 1);
+	lua_setfield(L, -2, "searchers");
+	lua_pop(L, 1);
+}
+
+static int open_state(lua_State *L)
+{
+	lua_pushboolean(L, 1);
+	lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
+	if (lat_rt_of(L)->kind == LAT_RT_POLICY) {
+		luaL_requiref(L, LUA_LOADLIBNAME, luaopen_package, 1);
+		set_searcher(L);
+		return lat_policy_std_open(L);
+	}
+	luaL_openlibs(L);
+	set_searcher(L);
+	return 0;
+}
+
+/* ---- the door ---- */
+
+static int to_text(lua_State *L)
+{
+	luaL_tolstring(L, 1, NULL);
+	return 1;
+}
+
+/* The message handler: always leaves a string, with the traceback behind a line of its own. */
+static int add_traceback(lua_State *L)
+{
+	if (lua_type(L, 1) != LUA_TSTRING) {
+		const char *type = luaL_typename(L, 1);
+
+		lua_pushcfunction(L, to_text); /* __tostring is the script's: it may fail or answer nonsense */
+		lua_pushvalue(L, 1);
+		if (lua_pcall(L, 1, 1, 0) != LUA_OK || lua_type(L, -1) != LUA_TSTRING)
+			lua_pushfstring(L, "(error object is a %s value)", type);
+		lua_replace(L, 1);
+	}
+	luaL_traceback(L, L, lua_tostring(L, 1), 1);
+	return 1;
+}
+
+/* "file:line" at the start of a message. */
+static void copy_where(const char *text, char *where, size_t size)
+{
+	const char *colon = strchr(text, ':'), *end;
+
+	where[0] = '\0';
+	if (!colon)
+		return;
+	end = colon + 1 + strspn(colon + 1, "0123456789");
+	if (end == colon + 1 || *end != ':' || memchr(text, '\n', (size_t)(end - text)) ||
+		(size_t)(end - text) >= size)
+		return;
+	memcpy(where, text, (size_t)(end - text));
+	where[end - text] = '\0';
+}
+
+static void describe(struct lat_rt *rt, int status, struct lat_rt_error *err)
+{
+	const char *text = lua_type(rt->L, -1) == LUA_TSTRING ? lua_tostring(rt->L, -1) : "unknown error";
+	const char *trace = strstr(text, "\nstack traceback:");
+	int length = trace ? (int)(trace - text) : (int)strlen(text);
+
+	memset(err, 0, sizeof(*err));
+	err->why = rt->tripped ? rt->tripped : status == LUA_ERRMEM ? LAT_RT_MEMORY : LAT_RT_ERROR;
+	if (trace)
+		snprintf(err->trace, sizeof(err->trace), "%s", trace + 1);
+	if (err->why != LAT_RT_ERROR) {
+		/* What the script made of it does not matter: it was stopped. */
+		snprintf(err->where, sizeof(err->where), "%s", rt->where);
+		snprintf(err->text, sizeof(err->text), "%s%s%s", rt->where, rt->where[0] ? ": " : "",
+			lat_limits_text(err->why));
+		return;
+	}
+	snprintf(err->text, sizeof(err->text), "%.*s", length, text);
+	copy_where(err->text, err->where, sizeof(err->where));
+}
+
+int lat_rt_enter(struct lat_rt *rt, lua_CFunction deliver, void *ctx, struct lat_rt_error *err)
+{
+	lua_State *L = rt->L;
+	int top = lua_gettop(L), status;
+	struct lat_rt_error own;
+
+	assert(!rt->inside);
+	if (!lua_checkstack(L, LUA_MINSTACK)) {
+		if (err)
+			*err = (struct lat_rt_error){ .why = LAT_RT_MEMORY, .text = "out of memory" };
+		return -ENOMEM;
+	}
+	rt->inside = true;
+	lua_pushcfunction(L, add_traceback);
+	lua_pushcfunction(L, deliver);
+	lua_pushlightuserdata(L, ctx);
+	lat_limits_arm(rt);
+	status = lua_pcall(L, 1, 0, top + 1);
+	lat_limits_disarm(rt);
+	rt->inside = false;
+	/* A script that caught its own trip and returned has still been stopped. */
+	if (status == LUA_OK && !rt->tripped) {
+		lua_settop(L, top);
+		return 0;
+	}
+	if (status == LUA_OK)
+		lua_pushliteral(L, "");
+	if (!err)
+		err = &own;
+	describe(rt, status, err);
+	lua_settop(L, top);
+	return err->why == LAT_RT_MEMORY ? -ENOMEM : err->why == LAT_RT_ERROR ? -EPROTO : -ETIME;
+}
+
+void lat_rt_wait_begin(lua_State *L)
+{
+	struct lat_rt *rt = lat_rt_of(L);
+
+	if (L != rt->L)
+		luaL_error(L, "the loop runs on the main thread, not in a coroutine");
+	assert(rt->inside);
+	lat_limits_disarm(rt);
+	rt->inside = false;
+}
+
+void lat_rt_wait_end(lua_State *L)
+{
+	struct lat_rt *rt = lat_rt_of(L);
+
+	assert(!rt->inside);
+	rt->inside = true;
+	lat_limits_arm(rt);
+}
+
+/* ---- life ---- */
+
+void lat_rt_set_limits(struct lat_rt *rt, const struct lat_rt_limits *limits)
+{
+	rt->limits = *limits;
+}
+
+uv_loop_t *lat_rt_loop(struct lat_rt *rt)
+{
+	if (rt->kind != LAT_RT_TRUSTED)
+		return NULL;
+	if (!rt->has_loop && uv_loop_init(&rt->loop) == 0)
+		rt->has_loop = true;
+	return rt->has_loop ? &rt->loop : NULL;
+}
+
+static int run_opener(lua_State *L)
+{
+	lua_pop(L, 1);
+	return open_state(L);
+}
+
+static int panic(lua_State *L)
+{
+	lat_error("Lua error outside the door: %s", lua_tostring(L, -1));
+	abort();
+}
+
+int lat_rt_new(enum lat_rt_kind kind, const struct lat_rt_limits *limits, struct lat_rt **out)
+{
+	struct lat_rt *rt = calloc(1, sizeof(*rt));
+	struct lat_rt_error err;
+	int r;
+
+	if (!rt)
+		return -ENOMEM;
+	rt->kind = kind;
+	rt->L = lua_newstate(lat_limits_alloc, rt);
+	if (!rt->L) {
+		free(rt);
+		return -ENOMEM;
+	}
+	lua_atpanic(rt->L, panic);
+	*(struct lat_rt **)lua_getextraspace(rt->L) = rt;
+	r = lat_rt_enter(rt, run_opener, NULL, &err);
+	if (r < 0) {
+		lat_error("cannot open a Lua state: %s", err.text);
+		lat_rt_free(rt);
+		return r;
+	}
+	if (limits)
+		rt->limits = *limits;
+	*out = rt;
+	return 0;
+}
+
+static void close_handle(uv_handle_t *handle, void *arg)
+{
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+void lat_rt_free(struct lat_rt *rt)
+{
+	if (!rt)
+		return;
+	assert(!rt->inside);
+	/* Boxes close their handles first; what is left is a script's that used luv. */
+	lua_gc(rt->L, LUA_GCSTOP);
+	lua_close(rt->L);
+	rt->L = NULL;
+	if (rt->has_loop) {
+		uv_walk(&rt->loop, close_handle, NULL);
+		uv_run(&rt->loop, UV_RUN_DEFAULT);
+		uv_loop_close(&rt->loop);
+	}
+	free(rt);
+}
