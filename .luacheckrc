@@ -3,7 +3,7 @@ std = "lua54"
 max_line_length = 120 -- the house style is 90; a table of test data may be wider
 codes = true
 self = false
-unused_args = true
+unused_args = false -- a handler keeps the arguments of its kind, used or not
 
 -- a policy is built of these words (lua/lattice/policy)
 local policy_words = {

@@ -170,8 +170,11 @@ return {
   { name = "fuzz-long", about = "libFuzzer, LATTICE_FUZZ_SECONDS (300) a target", named = true,
     run = fuzz_long },
   { name = "bench", about = "ratios to native, beside the rivals", named = true, run = function(ctx)
-    os.execute("tests/bench/run </dev/null")
-    ctx.tally:pass()
+    if os.execute(steps.prefix .. "tests/bench/run </dev/null") then
+      ctx.tally:pass()
+    else
+      ctx.tally:fail("bench", "tests/bench/run")
+    end
   end },
   { name = "vm", about = "other kernels, in virtual machines", named = true, run = function(ctx)
     programs(ctx, "tests/vm", 3600)
