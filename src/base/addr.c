@@ -42,6 +42,9 @@ static bool private4(const uint8_t *b)
 bool lat_addr_is_private(const struct lat_addr *a)
 {
 	static const uint8_t nat64[12] = { 0x00, 0x64, 0xff, 0x9b };
+	static const uint8_t local_nat64[6] = { 0x00, 0x64, 0xff, 0x9b, 0x00, 0x01 };
+	static const uint8_t translated[12] = { [8] = 0xff, [9] = 0xff };
+	static const uint8_t teredo[4] = { 0x20, 0x01 };
 	static const uint8_t zero[12];
 	const uint8_t *b = a->b;
 
@@ -49,7 +52,10 @@ bool lat_addr_is_private(const struct lat_addr *a)
 		return private4(b + 12);
 	if (memcmp(b, zero, 12) == 0) /* ::, ::1, v4-compatible */
 		return true;
-	if (memcmp(b, nat64, 12) == 0)
+	/* Where the IPv4 address inside cannot be told for sure, it counts as private. */
+	if (memcmp(b, local_nat64, 6) == 0 || memcmp(b, teredo, 4) == 0)
+		return true;
+	if (memcmp(b, nat64, 12) == 0 || memcmp(b, translated, 12) == 0)
 		return private4(b + 12);
 	if (b[0] == 0x20 && b[1] == 0x02) /* 6to4 */
 		return private4(b + 2);
@@ -163,6 +169,7 @@ int lat_prefix_parse(const char *text, struct lat_prefix *out)
 	const char *slash = strchr(text, '/');
 	size_t n = slash ? (size_t)(slash - text) : strlen(text);
 	struct lat_prefix p;
+	bool is_mapped;
 	unsigned long len;
 
 	if (n >= sizeof(head))
@@ -171,8 +178,9 @@ int lat_prefix_parse(const char *text, struct lat_prefix *out)
 	head[n] = '\0';
 	if (lat_addr_parse(head, &p.addr) < 0)
 		return -EINVAL;
-	p.family = lat_addr_is4(&p.addr) && !strchr(head, ':') ? 4 : 6;
-	len = p.family == 4 ? 32 : 128;
+	p.family = lat_addr_is4(&p.addr) ? 4 : 6;
+	is_mapped = p.family == 4 && strchr(head, ':');
+	len = p.family == 4 && !is_mapped ? 32 : 128;
 	if (slash) {
 		char *end;
 
@@ -181,8 +189,13 @@ int lat_prefix_parse(const char *text, struct lat_prefix *out)
 		len = strtoul(slash + 1, &end, 10);
 		if (*end)
 			return -EINVAL;
-		if (len > (p.family == 4 ? 32u : 128u))
+		if (len > (p.family == 4 && !is_mapped ? 32u : 128u))
 			return -ERANGE;
+	}
+	if (is_mapped) { /* ::ffff:10.0.0.0/104 is 10.0.0.0/8 */
+		if (len < 96)
+			return -EDOM;
+		len -= 96;
 	}
 	if (!host_bits_clear(&p.addr, p.family == 4 ? 96 : 0, (unsigned)len))
 		return -EDOM;

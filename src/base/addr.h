@@ -29,7 +29,8 @@ bool lat_addr_is_loopback(const struct lat_addr *a);
 /* 0.0.0.0 or ::. The kernel treats it as the own host. */
 bool lat_addr_is_any(const struct lat_addr *a);
 /* Addresses that a name must not lead to unless its rule says private = true (DNS rebinding): this network, private,
- * shared (100.64/10), loopback, link-local, multicast, reserved, unique-local, NAT64 and 6to4 forms of those. */
+ * shared (100.64/10), loopback, link-local, multicast, reserved, unique-local, NAT64, translated and 6to4 forms of those;
+ * local-use NAT64 and Teredo, whose inner address is not certain. */
 bool lat_addr_is_private(const struct lat_addr *a);
 
 void lat_addr_from4(struct lat_addr *a, const void *four_bytes);
@@ -47,7 +48,7 @@ int lat_addr_from_sockaddr(const struct sockaddr *sa, socklen_t len, struct lat_
 /* Fills *ss; IPv4 as sockaddr_in unless force6 (then v4-mapped sockaddr_in6). Returns the length. */
 socklen_t lat_addr_to_sockaddr(const struct lat_addr *a, uint16_t port, bool force6, struct sockaddr_storage *ss);
 
-/* Parses "10.0.0.0/8", "2001:db8::/32" or an address alone. 0; -EINVAL: not an address; -ERANGE: length beyond the
+/* Parses "10.0.0.0/8", "2001:db8::/32" or an address alone; a v4-mapped one is IPv4 (::ffff:10.0.0.0/104). 0; -EINVAL: not an address; -ERANGE: length beyond the
  * family; -EDOM: bits set beyond the length. *out is untouched on failure. */
 int lat_prefix_parse(const char *text, struct lat_prefix *out);
 bool lat_prefix_contains(const struct lat_prefix *p, const struct lat_addr *a);

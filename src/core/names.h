@@ -2,6 +2,7 @@
 #ifndef LAT_CORE_NAMES_H
 #define LAT_CORE_NAMES_H
 #include "core/flow.h"
+#include "core/tables.h"
 
 #define LAT_NAME_MAX 254 /* text without the trailing dot, with the NUL */
 
@@ -17,9 +18,11 @@ struct lat_name_entry {
 
 /* The name rules of one generation; immutable. */
 struct lat_names;
+/* 0, -ENOMEM, -E2BIG, or -EINVAL (rule 0, bad dir or ports, a pattern that is not a normalized name). */
 int lat_names_build(const struct lat_name_entry *entries, size_t count, struct lat_names **out);
 void lat_names_free(struct lat_names *names);
-/* Could some rule let a flow to this name pass? *private_ok: through a rule that accepts private answers. */
+/* Could some rule let a flow to this name pass? A rule that an earlier deny for the name covers whole cannot.
+ * *private_ok (only set when the answer is yes, may be NULL): through a rule that accepts private answers. */
 bool lat_names_resolvable(const struct lat_names *names, const char *name, bool *private_ok);
 /* Does `name` match `pattern`? Both lower case, without trailing dot. */
 bool lat_name_matches(const char *pattern, const char *name);
@@ -29,11 +32,14 @@ int lat_name_normalize(const char *text, size_t len, char *out);
 
 /* What the subject was told: address -> names, each until its time. Bounded: the entry that ends first makes room. */
 struct lat_pins;
+/* 0, -ENOMEM, or -EINVAL (max 0 or beyond 2^30). */
 int lat_pins_new(size_t max, struct lat_pins **out);
 void lat_pins_free(struct lat_pins *pins);
-/* The subject got `addr` as an answer for `name`; valid until `until_ns` (monotonic; TTL and grace included). */
+/* The subject got `addr` as an answer for `name` (normalized); valid before `until_ns` (monotonic; TTL and grace
+ * included), or as long as an earlier answer said. 0, or -EINVAL (name empty or too long). */
 int lat_pins_add(struct lat_pins *pins, const struct lat_addr *addr, const char *name, uint64_t until_ns);
-/* Calls `each` for every name pinned to addr at now_ns, newest first; stops when it returns false. */
+/* Calls `each` for every name pinned to addr at now_ns, newest first; stops when it returns false. `each`
+ * must not change the pins. */
 void lat_pins_each(struct lat_pins *pins, const struct lat_addr *addr, uint64_t now_ns,
 	bool (*each)(const char *name, void *arg), void *arg);
 /* The newest name pinned to addr at now_ns, or NULL (for display and audit). Valid until the next call on pins. */

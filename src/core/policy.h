@@ -37,13 +37,15 @@ struct lat_policy_spec {
 
 struct lat_policy {
 	uint32_t generation;
-	struct lat_policy_spec spec; /* deep copy */
+	struct lat_policy_spec spec; /* deep copy; entries and names are NULL: tables and names hold what they say */
 	struct lat_tables *tables;
 	struct lat_names *names;
 	unsigned refs; /* of the loop thread only */
 };
 
-/* Deep-copies the spec, builds tables and names. 0, -EINVAL, -ENOMEM. The result has one reference. */
+/* Deep-copies the spec, builds tables and names. 0, -ENOMEM, -E2BIG, or -EINVAL (what tables and names
+ * refuse, a rule number beyond rule_count, an action out of range, a rule without `where`, odd ports, a unix path that
+ * is not absolute). The result has one reference. */
 int lat_policy_build(uint32_t generation, const struct lat_policy_spec *spec, struct lat_policy **out);
 struct lat_policy *lat_policy_ref(struct lat_policy *policy);
 void lat_policy_unref(struct lat_policy *policy); /* NULL is fine */
