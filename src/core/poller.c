@@ -57,10 +57,20 @@ int lat_poller_change(struct lat_poller *p, struct lat_poll_item *item, uint32_t
 	return item->events == events ? 0 : control(p, EPOLL_CTL_MOD, item, events);
 }
 
+int lat_poller_rearm(struct lat_poller *p, struct lat_poll_item *item)
+{
+	return control(p, EPOLL_CTL_MOD, item, item->events);
+}
+
 void lat_poller_del(struct lat_poller *p, struct lat_poll_item *item)
 {
 	if (item->fd >= 0)
 		epoll_ctl(p->epfd, EPOLL_CTL_DEL, item->fd, NULL);
+	lat_poller_forget(p, item);
+}
+
+void lat_poller_forget(struct lat_poller *p, struct lat_poll_item *item)
+{
 	for (int i = p->next; i < p->fetched; i++)
 		if (p->events[i].data.ptr == item)
 			p->events[i].data.ptr = NULL;

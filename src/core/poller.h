@@ -21,6 +21,10 @@ int lat_poller_fd(const struct lat_poller *poller);
 /* item->fd and item->ready must be set. 0 or negative errno. */
 int lat_poller_add(struct lat_poller *poller, struct lat_poll_item *item, uint32_t epoll_events);
 int lat_poller_change(struct lat_poller *poller, struct lat_poll_item *item, uint32_t epoll_events);
+/* Makes the kernel look again: an edge-triggered item that is still ready gets another callback, behind the others. */
+int lat_poller_rearm(struct lat_poller *poller, struct lat_poll_item *item);
+/* Like del, for a descriptor that the caller closes right away (close unregisters it if there is no duplicate). */
+void lat_poller_forget(struct lat_poller *poller, struct lat_poll_item *item);
 /* Before the descriptor is closed. Safe on an item that was never added. */
 void lat_poller_del(struct lat_poller *poller, struct lat_poll_item *item);
 /* Runs at most `budget` callbacks, waiting at most timeout_ms (-1: for ever, 0: not). Returns how many ran, or negative

@@ -1,0 +1,115 @@
+/* What the files of the flow engine share; see flows.h for the states. Not for anybody else.
+ *
+ * flows.c       the registry: slots, ids, tuple hash, verdicts, hooks, time-outs, sweep
+ * flow_queue.c  held packets: judge, refuse, let go
+ * flow_tcp.c    dial outside, pair what the listener accepts
+ * flow_udp.c    datagrams   flow_icmp.c  echo   flow_error.c  ICMP errors made inside
+ *
+ * One struct lat_conn is one flow, in a slot that is never moved. It is in the tuple hash while a packet of its tuple must
+ * find it: TCP until it is relayed, UDP and ICMP until the end. */
+#ifndef LAT_CORE_FLOW_IMPL_H
+#define LAT_CORE_FLOW_IMPL_H
+#include "core/flow_packet.h"
+#include "core/flows.h"
+#include "core/relay.h"
+#include "kernel/queue.h"
+
+enum lat_conn_state {
+	LAT_CONN_FREE,
+	LAT_CONN_ASKED,     /* held; lat_flows_answer moves it */
+	LAT_CONN_WAITING,   /* UDP: allowed, held until a socket comes */
+	LAT_CONN_DIALLING,  /* TCP: held; the outer socket's events move it */
+	LAT_CONN_ACCEPTING, /* TCP: let go; the listener moves it */
+	LAT_CONN_RELAYING,
+	LAT_CONN_COUNT
+};
+
+/* Packets of one flow that wait together (UDP); more are dropped. */
+#define LAT_HOLD_MAX 8
+
+/* ICMP: sport is the echo id, so that each ping is a flow of its own. */
+struct lat_conn_key {
+	struct lat_addr local, remote;
+	uint16_t sport, dport;
+	uint8_t proto, pad[3];
+};
+
+struct lat_conn {
+	struct lat_flow_info info;
+	struct lat_conn_key key;
+	struct lat_flows *flows;
+	struct lat_conn *hash_next; /* also the free list */
+	struct lat_conn *prev, *next; /* all that are in use */
+	uint64_t deadline_ns;       /* of the state; UDP and ICMP: idle */
+	uint32_t held[LAT_HOLD_MAX];
+	uint8_t held_count, state;
+	bool hashed, judged;        /* judged: `closed` is owed */
+	bool keepalive;
+	uint32_t tcp_seq, seen;     /* TCP: of the held SYN; events of the outer socket before the relay */
+	union {
+		struct lat_relay relay; /* TCP: side[1] is the dialling socket too */
+		struct {
+			struct lat_poll_item in, out;
+			bool replied;
+		} udp;
+		struct {
+			struct lat_poll_item out;
+			bool raw;
+			uint8_t *payload; /* of the held request */
+			size_t payload_size;
+			uint16_t seq;
+		} icmp;
+	};
+};
+
+struct lat_flows {
+	struct lat_poller *poller;
+	struct lat_flows_hooks hooks;
+	struct lat_queue *queue;
+	struct lat_relays *relays;
+	struct lat_poll_item queue_item, listener_item;
+	int raw4, raw6, reserve;
+	struct lat_conn **chunks;   /* slots, made in chunks when first needed */
+	unsigned slots, max_flows;
+	struct lat_conn *free, *live; /* live: newest first */
+	struct lat_conn **buckets;
+	uint32_t bucket_mask;
+	uint64_t seed[2], next_id, now_ns;
+	uint64_t udp_idle_ns;
+	unsigned queue_budget;
+	bool sweeping;
+	struct lat_denials *denials;
+	struct lat_udp_pool *pool;
+	struct lat_datagrams *datagrams;
+	struct lat_flows_stats stats;
+};
+
+/* flows.c */
+struct lat_conn *lat_conn_find(const struct lat_flows *f, const struct lat_conn_key *key);
+/* NULL: the table is full. */
+struct lat_conn *lat_conn_new(struct lat_flows *f, const struct lat_conn_key *key, const struct lat_flow *flow);
+void lat_conn_unhash(struct lat_conn *c);
+/* Closes what it has (TCP by RST when `reset`), tells `closed`, drops held packets, frees. */
+void lat_conn_end(struct lat_conn *c, bool reset);
+void lat_conn_state(struct lat_conn *c, enum lat_conn_state state, uint64_t deadline_ns);
+void lat_conn_dial_failed(struct lat_conn *c, int err);
+uint64_t lat_conn_hash(const struct lat_flows *f, const struct lat_conn_key *key);
+
+/* flow_queue.c */
+void lat_held_ready(struct lat_poll_item *item, uint32_t events);
+/* Verdict on all held packets of the flow. */
+void lat_held_accept(struct lat_conn *c, uint32_t mark);
+void lat_held_drop(struct lat_conn *c);
+/* As `err` (errno) says: rejected by mark, or dropped for ETIMEDOUT. */
+void lat_held_refuse(struct lat_conn *c, int err);
+/* Acts on a verdict that is there. The flow may be gone afterwards. */
+void lat_conn_decided(struct lat_conn *c);
+
+/* flow_tcp.c */
+void lat_tcp_dial(struct lat_conn *c);
+void lat_tcp_listener_ready(struct lat_poll_item *item, uint32_t events);
+void lat_tcp_close(struct lat_conn *c, bool reset);
+void lat_tcp_tick(struct lat_conn *c);
+int lat_tcp_listener_open(struct lat_flows *f, int fd);
+
+#endif
