@@ -1,0 +1,310 @@
+-- From what the words recorded to checked rules: every word of a rule is resolved, every problem reported with its
+-- place. A bad rule does not stop the others. Nothing here decides what a rule means; see lower.lua.
+local dest = require("lattice.policy.dest")
+local grammar = require("lattice.policy.grammar")
+local suggest = require("lattice.policy.suggest")
+local terms = require("lattice.policy.terms")
+
+local M = {}
+
+---@class lattice.policy.Checker
+---@field problems lattice.policy.Problems
+---@field sets table<string, table>
+local Checker = {}
+Checker.__index = Checker
+
+--- sets: name -> { elements = {string...}, source, line }
+---@param problems lattice.policy.Problems
+---@param sets table<string, table>
+---@return lattice.policy.Checker
+function M.new(problems, sets)
+  return setmetatable({ problems = problems, sets = sets, dest_cache = {}, port_cache = {} }, Checker)
+end
+
+
+local function text_option(value)
+  if type(value) ~= "string" or value == "" or #value > 200 or value:find("%c") then return nil end
+  return value
+end
+
+-- option -> { the field of the rule, reader, what is expected }
+local options = {
+  reason = { "reason", text_option, "one line of text, at most 200 characters" },
+  log = { "log", function(v) return type(v) == "boolean" end, "true or false" },
+  rate = { "rate", terms.rate, "new flows a second, such as 20 or \"20/s\"" },
+  ttl = { "ttl", terms.seconds, "a time such as \"30s\", \"10m\" or \"1h\"" },
+  private = { "private", function(v) return type(v) == "boolean" end, "true or false" },
+  errno = { "errno", function(v) return terms.errnos[v] and v end,
+    table.concat(suggest.keys(terms.errnos), ", ") },
+}
+local subject_keys = {
+  ["for"] = { "name", text_option, "the name of a sandbox" },
+  uid = { "uid", function(v)
+    return math.type(v) == "integer" and v >= 0 and v < 0xffffffff and v
+  end, "a user number" },
+  cgroup = { "cgroup", text_option, "a path below the cgroup root" },
+  exe = { "exe", function(v) return text_option(v) and v:sub(1, 1) == "/" and v end,
+    "an absolute path" },
+}
+local match_keys = { proto = true, to = true, from = true, port = true, dir = true }
+local table_keys = {}
+for _, keys in ipairs({ options, subject_keys, match_keys }) do
+  for key in pairs(keys) do table_keys[#table_keys + 1] = key end
+end
+table.sort(table_keys)
+
+--- Reads reason, log, rate, ... of `given` into `rule`; false when one of them is wrong.
+local function read_options(given, rule, allowed, report)
+  local good = true
+  local function bad(key, problem)
+    good = false
+    report(problem, type(given[key]) == "string" and given[key] or tostring(key))
+  end
+  for _, key in ipairs(suggest.keys(given)) do
+    local value, known = given[key], options[key] or subject_keys[key]
+    if known then
+      local read = known[2](value)
+      if not read then
+        bad(key, { message = ("%s cannot be %s"):format(key, type(value) == "string"
+          and ("'%s'"):format(value) or tostring(value)), expected = known[3] })
+      elseif subject_keys[key] then
+        rule.subject = rule.subject or {}
+        rule.subject[known[1]] = read
+      else
+        rule[known[1]] = type(value) == "boolean" and value or read
+        if value == false then rule[known[1]] = false end
+      end
+    elseif not allowed[key] then
+      good = false
+      local message = match_keys[key] and "'%s' belongs into the rule text" or "unknown key '%s'"
+      report({ message = message:format(key), suggestion = suggest.nearest(key, table_keys) }, key)
+    end
+  end
+  for key in pairs(given) do
+    if type(key) ~= "string" then
+      good = false
+      report({ message = "a rule's table has named fields only", expected = "such as to = \"...\"" })
+      break
+    end
+  end
+  return good
+end
+
+local function read_protos(items, report)
+  local list, seen, any, good = {}, {}, false, true
+  for _, item in ipairs(items) do
+    local number, message, expected, suggestion = terms.proto(item.text)
+    if not number then
+      good = false
+      report({ message = message, expected = expected, suggestion = suggestion, pos = item.pos },
+        item.raw)
+    elseif number == "any" then
+      any = true
+    elseif not seen[number] then
+      seen[number], list[#list + 1] = true, number
+    end
+  end
+  if any and #list > 0 then
+    report({ message = "'any' already covers the other protocols", pos = items[1].pos }, items[1].raw)
+    good = false
+  end
+  return good, not any and list or nil
+end
+
+--- The items of a set, checked once; problems point to the set.
+function Checker:set_items(name, trail)
+  local set = self.sets[name]
+  if set.items then return set.items end
+  set.items = {}
+  trail = trail or {}
+  trail[name] = true
+  for _, element in ipairs(set.elements) do
+    local item, problem = dest.classify(element:lower(), self.sets)
+    if item and dest.words[item.kind] then
+      item, problem = nil, { message = ("'%s' cannot stand in a set"):format(element),
+        expected = "addresses, prefixes, ranges, names or other sets" }
+    elseif item and item.kind == "set" and trail[item.set] then
+      item, problem = nil, { message = ("set '%s' contains itself"):format(item.set) }
+    end
+    if not item then
+      self.problems:report(set.source, set.line, problem, element)
+    elseif item.kind == "set" then
+      for _, inner in ipairs(self:set_items(item.set, trail)) do
+        set.items[#set.items + 1] = inner
+      end
+    else
+      set.items[#set.items + 1] = item
+    end
+  end
+  trail[name] = nil
+  return set.items
+end
+
+function Checker:dests(items, report)
+  local list, good = {}, true
+  for _, given in ipairs(items) do
+    local item, problem = self.dest_cache[given.text], nil
+    if not item then
+      item, problem = dest.classify(given.text, self.sets)
+      self.dest_cache[given.text] = item
+    end
+    if item then
+      if item.kind == "set" then item.items = self:set_items(item.set) end
+      list[#list + 1] = item
+    else
+      good = false
+      problem.pos = given.pos + (problem.at or 1) - 1
+      report(problem, given.raw)
+    end
+  end
+  return good, list
+end
+
+function Checker:ports(items, protos, report)
+  local list, good = {}, true
+  for _, proto in ipairs(protos or {}) do
+    if not terms.with_ports[proto] then
+      report({ message = ("%s has no ports"):format(terms.proto_names[proto] or "protocol " .. proto),
+        expected = "'port' only with tcp, udp or any", pos = items[1].pos }, items[1].raw)
+      return false
+    end
+  end
+  for _, item in ipairs(items) do
+    local range = self.port_cache[item.text]
+    if not range then
+      local lo, hi, message, expected, suggestion = terms.port(item.text)
+      if lo then
+        range = { lo, hi }
+        self.port_cache[item.text] = range
+      else
+        good = false
+        report({ message = message, expected = expected, suggestion = suggestion, pos = item.pos },
+          item.raw)
+      end
+    end
+    list[#list + 1] = range
+  end
+  return good, list
+end
+
+local way_of = { out = "to", ["in"] = "from" }
+
+--- `out` goes to, `in` comes from.
+local function check_way(dir, way, pos, raw, report)
+  if way_of[dir] == way then return true end
+  if dir == "in" then
+    report({ message = "an 'in' rule names where the flow comes from", expected = "'from'", pos = pos },
+      raw)
+  else
+    report({ message = "'from' belongs to the direction 'in'", pos = pos,
+      suggestion = raw and "in " .. raw:gsub("^%s*out%s+", "") or 'dir = "in"' }, raw)
+  end
+  return false
+end
+
+local function with_raw(items, raw)
+  for _, item in ipairs(items) do item.raw = raw end
+  return items
+end
+
+function Checker:rule_text(text, rule, report)
+  local tree, err = grammar.rule(text)
+  if not tree then
+    local action, rest = text:match("^%s*(%a+)%s+(.*)$")
+    if action and terms.actions[action:lower()] then
+      err = { message = ("the action '%s' stands before the string"):format(action),
+        suggestion = ("%s \"%s\""):format(action:lower(), rest), pos = text:find("%S") }
+    end
+    report(err, text)
+    return false
+  end
+  rule.dir = tree.dir or "out"
+  if not check_way(rule.dir, tree.way, tree.way_pos, text, report) then return false end
+  local good_protos, protos = read_protos(with_raw(tree.protos, text), report)
+  local good_dests, dests = self:dests(with_raw(tree.dests, text), report)
+  local good_ports = true
+  rule.protos, rule.dests = protos, dests
+  if tree.ports then
+    good_ports, rule.ports = self:ports(with_raw(tree.ports, text), rule.protos, report)
+  end
+  if tree.subject then rule.subject = { name = tree.subject.text } end
+  return good_protos and good_dests and good_ports
+end
+
+--- A field of the table form as items: a string with commas, a number, or a list of those.
+local function field_items(key, value, report)
+  local list = {}
+  local values = type(value) == "table" and value or { value }
+  for _, one in ipairs(values) do
+    if math.type(one) == "integer" then
+      list[#list + 1] = { text = tostring(one), pos = 1, raw = tostring(one) }
+    elseif type(one) == "string" then
+      local items, err = grammar.list(one)
+      if not items then
+        report(err, one)
+        return nil
+      end
+      for _, item in ipairs(with_raw(items, one)) do list[#list + 1] = item end
+    else
+      report({ message = ("%s cannot be a %s"):format(key, type(one)), expected = "text or a list" }, key)
+      return nil
+    end
+  end
+  if #list == 0 then
+    report({ message = key .. " is empty" }, key)
+    return nil
+  end
+  return list
+end
+
+function Checker:rule_table(given, rule, report)
+  local good = read_options(given, rule, match_keys, report)
+  local way = given.to ~= nil and "to" or "from"
+  if given.to == nil and given.from == nil or given.to ~= nil and given.from ~= nil then
+    report({ message = given.to and "a rule has 'to' or 'from', not both" or "the rule names no place",
+      expected = "to = \"...\" or, with dir = \"in\", from = \"...\"" })
+    return false
+  end
+  if given.proto == nil then
+    report({ message = "the rule names no protocol", expected = "proto = \"tcp\" or \"any\"" })
+    return false
+  end
+  rule.dir = given.dir or (way == "from" and "in" or "out")
+  if not way_of[rule.dir] then
+    report({ message = ("dir cannot be '%s'"):format(tostring(given.dir)), expected = "\"in\" or \"out\"" })
+    return false
+  end
+  if not check_way(rule.dir, way, 1, nil, report) then return false end
+  local protos = field_items("proto", given.proto, report)
+  local dests = field_items(way, given[way], report)
+  local good_protos, good_dests, good_ports = protos ~= nil, dests ~= nil, true
+  if protos then good_protos, rule.protos = read_protos(protos, report) end
+  if dests then good_dests, rule.dests = self:dests(dests, report) end
+  if given.port ~= nil then
+    local ports = field_items("port", given.port, report)
+    good_ports = ports ~= nil
+    if ports then good_ports, rule.ports = self:ports(ports, rule.protos, report) end
+  end
+  return good and good_protos and good_dests and good_ports
+end
+
+--- One recorded rule { action, arg, options, source, line }, checked; nil when it has a problem.
+---@param raw table
+---@return table? rule
+function Checker:rule(raw)
+  local rule = { action = raw.action, source = raw.source, line = raw.line }
+  local function report(problem, text) self.problems:report(raw.source, raw.line, problem, text) end
+  if type(raw.arg) == "string" then
+    local good = self:rule_text(raw.arg, rule, report)
+    if raw.options and not read_options(raw.options, rule, {}, report) then good = false end
+    rule.raw = raw.arg
+    return good and rule or nil
+  end
+  if raw.options then
+    report({ message = "the table form takes its options in the table" })
+    return nil
+  end
+  return self:rule_table(raw.arg, rule, report) and rule or nil
+end
+
+return M

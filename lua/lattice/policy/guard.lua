@@ -1,0 +1,148 @@
+-- Runs policy code under limits: instructions, memory, and the string methods of the restricted environment.
+--
+-- Plain Lua can only look every few instructions, so the memory limit is approximate; the host program adds an
+-- allocator limit. Where the host has set its own hook (a C hook cannot be put back once replaced) that one counts,
+-- and none is set here. C functions that may run long without an instruction (patterns, sorts, moves) say what they
+-- cost: see spend.
+--
+-- Once over the limit, a run stays over it: every further instruction of policy code raises again.
+local M = {}
+
+local gethook, sethook, getinfo = debug.gethook, debug.sethook, debug.getinfo
+local count_memory = collectgarbage
+
+local STEP = 4 -- a string that doubles itself grows at most this often between two looks
+local DEFAULTS = { instructions = 20000000, memory = 64 * 1024, work = 200000000 }
+
+---@class lattice.policy.Guard
+---@field sources table<string, table>  chunk name -> source
+local Guard = {}
+Guard.__index = Guard
+
+--- limits: { instructions, memory (KiB), work (bytes or steps done inside C functions) }
+---@param limits? table
+---@return lattice.policy.Guard
+function M.new(limits)
+  limits = limits or {}
+  return setmetatable({
+    sources = {}, methods = nil, depth = 0, spent = 0,
+    instructions = limits.instructions or DEFAULTS.instructions,
+    memory = limits.memory or DEFAULTS.memory, work = limits.work or DEFAULTS.work,
+  }, Guard)
+end
+
+--- The innermost running function of a policy: its source and line.
+---@param level? integer
+---@return table? source
+---@return integer? line
+function Guard:place(level)
+  level = (level or 1) + 1
+  while true do
+    local info = getinfo(level, "Sl")
+    if not info then return nil end
+    local source = self.sources[info.source]
+    if source and info.currentline > 0 then return source, info.currentline end
+    level = level + 1
+  end
+end
+
+--- Work that a C function does on behalf of a policy.
+---@param amount integer|number
+---@param what string  named in the error
+function Guard:spend(amount, what)
+  self.spent = self.spent + amount
+  if self.spent > self.work then
+    error(("%s would take too long here"):format(what), 0)
+  end
+end
+
+local function make_hook(guard)
+  local used, base = 0, count_memory("count")
+  local tripped
+  local function trip(why)
+    tripped = why
+    error(why, 0)
+  end
+  return function()
+    if tripped then
+      local info = getinfo(2, "S")
+      if info and guard.sources[info.source] then error(tripped, 0) end
+      return
+    end
+    used = used + STEP
+    if used > guard.instructions then
+      return trip("the policy runs too long: its instruction budget is used up")
+    end
+    if count_memory("count") - base > guard.memory then
+      count_memory("collect")
+      if count_memory("count") - base > guard.memory then
+        return trip("the policy needs too much memory")
+      end
+    end
+  end
+end
+
+local function plain_message(guard, problem)
+  if type(problem) ~= "string" then
+    if type(problem) == "number" then return tostring(problem) end
+    return ("the policy raised a %s instead of a message"):format(type(problem))
+  end
+  local place, rest = problem:match("^(.-:%d+): (.*)$")
+  if place then
+    for _, source in pairs(guard.sources) do
+      if source.short and place:sub(1, #source.short + 1) == source.short .. ":" then
+        problem = rest
+        break
+      end
+    end
+    problem = problem:gsub("^[^:]*lattice/policy/%w+%.lua:%d+: ", "")
+  end
+  if problem:find("^[^\n]*stack overflow") then return "the policy recurses too deeply" end
+  return problem:match("^[^\n]*")
+end
+
+--- Calls fn under the limits. On failure nil and { message, source?, line? }.
+---@param fn function
+---@return boolean ok
+---@return any result_or_problem
+function Guard:run(fn, ...)
+  local strings = getmetatable("")
+  local outer_index, outer_hook, outer_mask, outer_count = strings.__index, gethook()
+  local nested = self.depth > 0
+  local function finish(problem)
+    if type(problem) == "table" and problem.lattice_problem then return problem end
+    local source, line = self:place(2)
+    return { lattice_problem = true, message = plain_message(self, problem), source = source, line = line }
+  end
+  self.depth = self.depth + 1
+  if not nested then
+    self.spent = 0
+    if self.methods then strings.__index = self.methods end
+    if type(outer_hook) ~= "string" then sethook(make_hook(self), "", STEP) end
+  end
+  local result = table.pack(xpcall(fn, finish, ...))
+  if not nested then
+    if type(outer_hook) ~= "string" then sethook(outer_hook, outer_mask, outer_count) end
+    strings.__index = outer_index
+  end
+  self.depth = self.depth - 1
+  if not result[1] and type(result[2]) ~= "table" then
+    result[2] = { lattice_problem = true, message = plain_message(self, result[2]) }
+  end
+  return table.unpack(result, 1, result.n)
+end
+
+--- A function of the policy, to be called later (a handler), under the same limits each time.
+---@param fn function
+---@return function
+function Guard:wrap(fn)
+  return function(...)
+    local result = table.pack(self:run(fn, ...))
+    if result[1] then return table.unpack(result, 2, result.n) end
+    local problem = result[2]
+    local place = problem.source and ("%s:%d: "):format(problem.source.name, problem.line) or ""
+    error(place .. problem.message, 0)
+  end
+end
+
+return M
