@@ -58,7 +58,7 @@ private_apt() {
 
 # fetch PACKAGE...: downloads the packages with all they depend on, and unpacks them below .deps/root.
 fetch() {
-	say "no root and not installed: fetching the toolchain into .deps (about 600 MB unpacked)"
+	say "no root, and packages are missing: fetching the toolchain into .deps (up to 700 MB)"
 	mkdir -p "$deps/apt/state/lists/partial" "$deps/apt/cache/archives/partial" "$deps/apt/log" "$deps/root" "$deps/lib"
 	: >"$deps/apt/status"
 	touch "$deps/unpacked"

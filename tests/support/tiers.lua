@@ -93,7 +93,8 @@ local function lint(ctx)
     program(ctx, "luacheck",
       "luacheck -q --no-color $(ls -d lua policies tests examples scripts/layers scripts/docs-check 2>/dev/null)", 300)
   end
-  local files = steps.lines("git ls-files -co --exclude-standard | xargs grep -lE '^#!/bin/sh' | sort")
+  local files = steps.lines("grep -rlI --exclude-dir=.git --exclude-dir=.deps "
+    .. "--exclude-dir='build*' '^#!/bin/sh' . | sort")
   files[#files + 1] = "scripts/lib.sh"
   local list = table.concat(files, " ")
   program(ctx, "sh -n", "for f in " .. list .. "; do sh -n $f || exit 1; done", 60)
