@@ -1,5 +1,6 @@
 /* Opens the modules of api.h, and the Lua C libraries that we ship with. */
 #include "lua/api.h"
+#include "lua/runtime_impl.h"
 #include <string.h>
 
 int luaopen_lpeg(lua_State *L);
@@ -52,6 +53,10 @@ bool lat_api_push_opener(lua_State *L, const char *name)
 	}
 	if (strcmp(name, "lpeg") == 0) {
 		lua_pushcfunction(L, luaopen_lpeg);
+		return true;
+	}
+	if (trusted && strcmp(name, "luv") == 0) {
+		lua_pushcfunction(L, lat_open_luv);
 		return true;
 	}
 	return false;

@@ -66,6 +66,7 @@ struct lat_api {
 	X(api)                                                                                     \
 	X(json)                                                                                    \
 	X(log)                                                                                     \
+	X(loop)                                                                                    \
 	X(sys)
 
 #define LAT_API_DECLARE(name) extern const struct lat_api lat_api_##name;

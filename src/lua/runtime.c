@@ -89,6 +89,42 @@ static void set_searcher(lua_State *L)
 	lua_pop(L, 1);
 }
 
+/* ---- the end of the loop ---- */
+
+static void close_handle(uv_handle_t *handle, void *arg)
+{
+	if (!uv_is_closing(handle))
+		uv_close(handle, NULL);
+}
+
+/* __gc of the first userdata of the state, so the last finalizer to run: boxes and luv's objects have asked for their
+ * handles' end, and the callbacks that free those (luv's look into the state) must come before the state goes. */
+static int end_loop(lua_State *L)
+{
+	struct lat_rt *rt = lat_rt_of(L);
+
+	if (rt->has_loop) {
+		uv_walk(&rt->loop, close_handle, NULL);
+		while (uv_run(&rt->loop, UV_RUN_DEFAULT)) {
+		}
+		uv_loop_close(&rt->loop);
+		rt->has_loop = false;
+	}
+	return 0;
+}
+
+static void guard_loop(lua_State *L)
+{
+	static const char key;
+
+	lua_newuserdatauv(L, 0, 0);
+	lua_createtable(L, 0, 1);
+	lua_pushcfunction(L, end_loop);
+	lua_setfield(L, -2, "__gc");
+	lua_setmetatable(L, -2);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
+}
+
 static int open_state(lua_State *L)
 {
 	lua_pushboolean(L, 1);
@@ -98,6 +134,7 @@ static int open_state(lua_State *L)
 		set_searcher(L);
 		return lat_policy_std_open(L);
 	}
+	guard_loop(L);
 	luaL_openlibs(L);
 	set_searcher(L);
 	return 0;
@@ -112,7 +149,7 @@ static int to_text(lua_State *L)
 }
 
 /* The message handler: always leaves a string, with the traceback behind a line of its own. */
-static int add_traceback(lua_State *L)
+int lat_rt_add_traceback(lua_State *L)
 {
 	if (lua_type(L, 1) != LUA_TSTRING) {
 		const char *type = luaL_typename(L, 1);
@@ -143,9 +180,9 @@ static void copy_where(const char *text, char *where, size_t size)
 	where[end - text] = '\0';
 }
 
-static void describe(struct lat_rt *rt, int status, struct lat_rt_error *err)
+void lat_rt_describe(struct lat_rt *rt, lua_State *L, int status, struct lat_rt_error *err)
 {
-	const char *text = lua_type(rt->L, -1) == LUA_TSTRING ? lua_tostring(rt->L, -1) : "unknown error";
+	const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "unknown error";
 	const char *trace = strstr(text, "\nstack traceback:");
 	int length = trace ? (int)(trace - text) : (int)strlen(text);
 
@@ -177,7 +214,7 @@ int lat_rt_enter(struct lat_rt *rt, lua_CFunction deliver, void *ctx, struct lat
 		return -ENOMEM;
 	}
 	rt->inside = true;
-	lua_pushcfunction(L, add_traceback);
+	lua_pushcfunction(L, lat_rt_add_traceback);
 	lua_pushcfunction(L, deliver);
 	lua_pushlightuserdata(L, ctx);
 	lat_limits_arm(rt);
@@ -193,7 +230,7 @@ int lat_rt_enter(struct lat_rt *rt, lua_CFunction deliver, void *ctx, struct lat
 		lua_pushliteral(L, "");
 	if (!err)
 		err = &own;
-	describe(rt, status, err);
+	lat_rt_describe(rt, L, status, err);
 	lua_settop(L, top);
 	return err->why == LAT_RT_MEMORY ? -ENOMEM : err->why == LAT_RT_ERROR ? -EPROTO : -ETIME;
 }
@@ -216,6 +253,19 @@ void lat_rt_wait_end(lua_State *L)
 	assert(!rt->inside);
 	rt->inside = true;
 	lat_limits_arm(rt);
+}
+
+void lat_rt_callback_failed(struct lat_rt *rt, const struct lat_rt_error *err)
+{
+	if (rt->running && !rt->callback_error) {
+		rt->callback_error = malloc(sizeof(*err));
+		if (rt->callback_error) {
+			*rt->callback_error = *err;
+			uv_stop(&rt->loop);
+			return;
+		}
+	}
+	lat_error("%s\n%s", err->text, err->trace);
 }
 
 /* ---- life ---- */
@@ -274,25 +324,12 @@ int lat_rt_new(enum lat_rt_kind kind, const struct lat_rt_limits *limits, struct
 	return 0;
 }
 
-static void close_handle(uv_handle_t *handle, void *arg)
-{
-	if (!uv_is_closing(handle))
-		uv_close(handle, NULL);
-}
-
 void lat_rt_free(struct lat_rt *rt)
 {
 	if (!rt)
 		return;
 	assert(!rt->inside);
-	/* Boxes close their handles first; what is left is a script's that used luv. */
-	lua_gc(rt->L, LUA_GCSTOP);
 	lua_close(rt->L);
-	rt->L = NULL;
-	if (rt->has_loop) {
-		uv_walk(&rt->loop, close_handle, NULL);
-		uv_run(&rt->loop, UV_RUN_DEFAULT);
-		uv_loop_close(&rt->loop);
-	}
+	free(rt->callback_error);
 	free(rt);
 }

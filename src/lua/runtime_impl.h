@@ -20,7 +20,18 @@ struct lat_rt {
 	/* the loop, if made */
 	uv_loop_t loop;
 	bool has_loop;
+	bool running;                        /* loop.run() is on the stack */
+	struct lat_rt_error *callback_error; /* of a callback in it, for loop.run() to throw */
 };
+
+/* runtime.c: the message handler, and what it left at the top of L's stack made into an error. */
+int lat_rt_add_traceback(lua_State *L);
+void lat_rt_describe(struct lat_rt *rt, lua_State *L, int status, struct lat_rt_error *err);
+/* An error in a callback from the loop: ends loop.run(), which throws it; without loop.run() it is logged. */
+void lat_rt_callback_failed(struct lat_rt *rt, const struct lat_rt_error *err);
+
+/* l_loop.c: luv on the state's loop. */
+int lat_open_luv(lua_State *L);
 
 /* limits.c */
 void *lat_limits_alloc(void *rt, void *block, size_t old_size, size_t new_size);
