@@ -81,13 +81,11 @@ local function wanted(opts, tier)
   return false
 end
 
-local setenv = {}
-
 -- What every command of a tier finds in its environment. Lua cannot set it, so it is put before each command.
 local function environment(ctx)
   local top = ctx.top
   local path = os.getenv("LUA_PATH_5_4") or os.getenv("LUA_PATH") or ";;"
-  setenv = {
+  local values = {
     LATTICE = top .. "/" .. ctx.build .. "/lattice",
     LATTICE_BUILD = top .. "/" .. ctx.build,
     LATTICE_HELPERS = top .. "/" .. ctx.build .. "/helpers",
@@ -96,10 +94,10 @@ local function environment(ctx)
     LUA_PATH_5_4 = ("%s/lua/?.lua;%s/lua/?/init.lua;%s/tests/?.lua;%s"):format(top, top, top, path),
   }
   local words = {}
-  for name, value in pairs(setenv) do
+  for name, value in pairs(values) do
     words[#words + 1] = name .. "=" .. steps.quote(value)
   end
-  return "export " .. table.concat(words, " ") .. "; "
+  return "unset LATTICE_RUNNING; export " .. table.concat(words, " ") .. "; "
 end
 
 local Context = {}
