@@ -14,10 +14,14 @@ struct lat_connects;
 struct lat_connects_hooks {
 	void *ctx;
 	/* A TCP connect to flow->remote is about to be made. 0: go on (the wall judges the packet); else the errno (positive)
-	 * with which the call fails now. The hook writes the audit record of a refusal. Not called for UDP. */
+	 * with which the call fails now. The hook writes the audit record of a refusal. Not called for UDP, nor for the
+	 * sandbox's own addresses (loopback, zero, LAT_TRAP_ADDR*): those stay inside or are the wall's to judge. */
 	int (*tcp)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who);
 	/* A connect to a unix socket that nobody inside has bound. true: allowed by a unix rule. */
 	bool (*unix_path)(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who);
+	/* A call was refused with err before anything could be judged (the caller's memory or socket cannot be had, a table
+	 * is full): `what` says why. For the audit. May be NULL. */
+	void (*failed)(void *ctx, const char *what, int err, const struct lat_identity *who);
 };
 
 struct lat_connects_options {
