@@ -33,14 +33,16 @@ local function program(ctx, name, words, limit, report)
   end
 end
 
--- Every *_spec.lua below a folder, each in a process of its own.
+-- Every *_spec.lua below a folder, each in a process of its own: specs of the C primitives inside the binary.
 local function specs(ctx, folder, limit, extra)
   local find = ("find %s -name '*_spec.lua' 2>/dev/null | sort"):format(quote(folder))
   for _, file in ipairs(steps.lines(find)) do
     local name = file .. (extra and " (" .. extra .. ")" or "")
     local report = ctx:log(name .. ".tap")
-    local words = ("LATTICE_REPORT=%s %s lua5.4 tests/support/busted.lua -o tests/support/report.lua %s")
-      :format(quote(report), extra and "LATTICE_COLLECT=" .. extra or "", quote(file))
+    local host = file:match("/primitives/") and "LATTICE_BUILD=" .. quote(ctx.build) .. " scripts/busted"
+      or "lua5.4 tests/support/busted.lua"
+    local words = ("LATTICE_REPORT=%s %s %s -o tests/support/report.lua %s")
+      :format(quote(report), extra and "LATTICE_COLLECT=" .. extra or "", host, quote(file))
     os.remove(report)
     program(ctx, name, words, limit, report)
   end

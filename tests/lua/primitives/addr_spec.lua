@@ -1,0 +1,51 @@
+local addr = require("lattice.addr")
+
+describe("lattice.addr", function()
+  it("gives the usual text and the family", function()
+    assert.same({ "10.0.0.1", 4 }, { addr.parse("10.0.0.1") })
+    assert.same({ "2001:db8::1", 6 }, { addr.parse("2001:DB8:0:0::1") })
+    assert.same({ "10.0.0.1", 4 }, { addr.parse("::ffff:10.0.0.1") })
+  end)
+
+  it("refuses what is no address, with a code", function()
+    for _, text in ipairs { "", "127.1", "0x7f000001", "1.2.3.4.5", "10.0.0.1/8", "a" } do
+      local value, why, code = addr.parse(text)
+      assert.is_nil(value)
+      assert.is_string(why)
+      assert.equal("EINVAL", code)
+    end
+  end)
+
+  it("reads prefixes and names what is wrong with one", function()
+    assert.same({ family = 4, addr = "10.0.0.0", len = 8 }, addr.prefix("10.0.0.0/8"))
+    assert.same({ family = 6, addr = "2001:db8::", len = 32 }, addr.prefix("2001:db8::/32"))
+    assert.equal("EDOM", select(3, addr.prefix("10.0.0.1/8")))
+    assert.equal("ERANGE", select(3, addr.prefix("10.0.0.0/33")))
+  end)
+
+  it("knows what a prefix contains", function()
+    assert.is_true(addr.contains("10.0.0.0/8", "10.255.0.1"))
+    assert.is_false(addr.contains("10.0.0.0/8", "11.0.0.0"))
+    assert.is_true(addr.contains("10.0.0.0/8", "::ffff:10.0.0.1"))
+    assert.is_false(addr.contains("::/0", "10.0.0.1"))
+  end)
+
+  it("throws on a bad argument", function()
+    assert.error_matches(function() addr.contains("x", "10.0.0.1") end, "bad argument #1")
+    assert.error_matches(function() addr.is_private("x") end, "not an IP address")
+    assert.error_matches(function() addr.format("abc") end, "4 or 16 bytes")
+  end)
+
+  it("turns bytes to text and back", function()
+    assert.equal("10.0.0.1", addr.format(addr.bytes("10.0.0.1")))
+    assert.equal("2001:db8::1", addr.format(addr.bytes("2001:db8::1")))
+    assert.equal("192.0.2.1", addr.format("\192\0\2\1"))
+  end)
+
+  it("tells private and loopback addresses", function()
+    assert.is_true(addr.is_private("192.168.1.1"))
+    assert.is_false(addr.is_private("198.51.100.1"))
+    assert.is_true(addr.is_loopback("::1"))
+    assert.is_false(addr.is_loopback("10.0.0.1"))
+  end)
+end)
