@@ -24,3 +24,6 @@ local busted = {
     assert = { other_fields = true } },
 }
 files["tests/**/*_spec.lua"] = busted
+
+-- `lattice lua FILE ARG...` gives the script its arg, as lua5.4 does
+files["lua/lattice/cli/lua.lua"] = { globals = { "arg" } }

@@ -3,7 +3,7 @@ add_library(lat_flags INTERFACE)
 target_compile_definitions(lat_flags INTERFACE _GNU_SOURCE
 	LATTICE_VERSION="${PROJECT_VERSION}" LATTICE_EDITION="${LATTICE_EDITION}")
 target_compile_options(lat_flags INTERFACE -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes
-	-Wmissing-prototypes -Wno-unused-parameter -fno-strict-aliasing)
+	-Wmissing-prototypes -Wno-unused-parameter -Wno-missing-field-initializers -fno-strict-aliasing)
 if(LATTICE_WERROR)
 	target_compile_options(lat_flags INTERFACE -Werror)
 endif()
