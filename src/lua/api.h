@@ -67,7 +67,8 @@ struct lat_api {
 	X(json)                                                                                    \
 	X(log)                                                                                     \
 	X(loop)                                                                                    \
-	X(sys)
+	X(sys)                                                                                     \
+	X(tables)
 
 #define LAT_API_DECLARE(name) extern const struct lat_api lat_api_##name;
 LAT_API_MODULES(LAT_API_DECLARE)

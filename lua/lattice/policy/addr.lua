@@ -214,7 +214,10 @@ function M.is_private(family, hi, lo)
   if family == 4 then return private4(lo) end
   if hi == 0 and lo >> 32 == 0 then return true end -- ::, ::1, v4-compatible
   if M.is_mapped(hi, lo) then return private4(lo & 0xffffffff) end
+  -- Where the IPv4 address inside is not certain (local-use NAT64, Teredo), it counts as private.
+  if hi >> 16 == 0x0064ff9b0001 or hi >> 32 == 0x20010000 then return true end
   if hi == 0x0064ff9b00000000 and lo >> 32 == 0 then return private4(lo & 0xffffffff) end
+  if hi == 0 and lo >> 32 == 0xffff0000 then return private4(lo & 0xffffffff) end -- translated
   if hi >> 48 == 0x2002 then return private4(hi >> 16 & 0xffffffff) end -- 6to4
   local first = hi >> 56
   return first & 0xfe == 0xfc or first == 0xff or first == 0xfe and hi >> 48 & 0xc0 >= 0x80
