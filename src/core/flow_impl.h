@@ -2,8 +2,9 @@
  *
  * flows.c       the registry: slots, ids, tuple hash, verdicts, hooks, time-outs, sweep
  * flow_queue.c  held packets: judge, refuse, let go
+ * flow_denied.c refusals remembered for a moment
  * flow_tcp.c    dial outside, pair what the listener accepts
- * flow_udp.c    datagrams   flow_icmp.c  echo   flow_error.c  ICMP errors made inside
+ * flow_udp.c    datagrams; flow_icmp.c  echo; flow_raw.c  ICMP packets made inside
  *
  * One struct lat_conn is one flow, in a slot that is never moved. It is in the tuple hash while a packet of its tuple must
  * find it: TCP until it is relayed, UDP and ICMP until the end. */
@@ -50,14 +51,14 @@ struct lat_conn {
 		struct lat_relay relay; /* TCP: side[1] is the dialling socket too */
 		struct {
 			struct lat_poll_item in, out;
-			bool replied;
+			uint64_t idle_ns;
 		} udp;
 		struct {
 			struct lat_poll_item out;
+			uint8_t *payload; /* of a request that waits for an answer */
+			uint16_t payload_size, seq;
+			uint16_t wire_id; /* raw: the id outside */
 			bool raw;
-			uint8_t *payload; /* of the held request */
-			size_t payload_size;
-			uint16_t seq;
 		} icmp;
 	};
 };
@@ -76,11 +77,9 @@ struct lat_flows {
 	uint32_t bucket_mask;
 	uint64_t seed[2], next_id, now_ns;
 	uint64_t udp_idle_ns;
-	unsigned queue_budget;
-	bool sweeping;
+	bool warned_icmp;
 	struct lat_denials *denials;
-	struct lat_udp_pool *pool;
-	struct lat_datagrams *datagrams;
+	struct lat_udp *udp;
 	struct lat_flows_stats stats;
 };
 
@@ -105,11 +104,44 @@ void lat_held_refuse(struct lat_conn *c, int err);
 /* Acts on a verdict that is there. The flow may be gone afterwards. */
 void lat_conn_decided(struct lat_conn *c);
 
+/* flow_denied.c: refusals of UDP and ICMP, for a second. */
+struct lat_denials;
+int lat_denials_new(struct lat_denials **out);
+void lat_denials_add(struct lat_flows *f, const struct lat_conn_key *key, const struct lat_verdict *v);
+/* NULL: not refused lately. */
+const struct lat_verdict *lat_denials_find(struct lat_flows *f, const struct lat_conn_key *key);
+void lat_denials_clear(struct lat_denials *denials);
+
 /* flow_tcp.c */
+int lat_tcp_listener_open(struct lat_flows *f, int fd);
 void lat_tcp_dial(struct lat_conn *c);
-void lat_tcp_listener_ready(struct lat_poll_item *item, uint32_t events);
 void lat_tcp_close(struct lat_conn *c, bool reset);
 void lat_tcp_tick(struct lat_conn *c);
-int lat_tcp_listener_open(struct lat_flows *f, int fd);
+
+/* flow_udp.c */
+struct lat_udp;
+int lat_udp_new(struct lat_udp **out);
+void lat_udp_free(struct lat_udp *udp);
+/* Opens an allowed flow, or makes it wait for a socket from inside. The flow may be gone afterwards. */
+void lat_udp_open(struct lat_conn *c);
+void lat_udp_close(struct lat_conn *c);
+/* Asks for more sockets when there are few. */
+void lat_udp_tick(struct lat_flows *f);
+
+/* flow_icmp.c */
+void lat_icmp_open(struct lat_conn *c);
+void lat_icmp_close(struct lat_conn *c);
+/* Keeps a copy of the request until the answer is there. */
+void lat_icmp_keep(struct lat_conn *c, const struct lat_packet *p);
+/* Sends a request of a flow that is open. */
+void lat_icmp_send(struct lat_conn *c, const uint8_t *payload, size_t size, uint16_t seq);
+
+/* flow_raw.c: as the far host would have sent it. Errors are not reported: a network loses packets. */
+void lat_raw_echo_reply(struct lat_conn *c, uint16_t seq, const uint8_t *payload, size_t size);
+/* An ICMP error about the last packet of the flow. */
+void lat_raw_error(struct lat_conn *c, uint8_t type, uint8_t code);
+/* Passes on what waits in the error queue of an outer socket. */
+void lat_raw_pass_errors(struct lat_conn *c, int fd);
+uint16_t lat_raw_checksum(uint32_t sum, const void *data, size_t size);
 
 #endif

@@ -64,18 +64,37 @@ static bool is_dialable(const struct lat_addr *a)
 	return lat_addr_is4(a) ? a->b[12] < 224 && a->b[12] != 0 : a->b[0] != 0xff;
 }
 
+static bool is_icmp(const struct lat_conn_key *key)
+{
+	return key->proto == IPPROTO_ICMP || key->proto == IPPROTO_ICMPV6;
+}
+
+/* Errno of a refusal: what a closed port says, and for a ping what a firewall says. */
+static int refusal_errno(const struct lat_conn_key *key, const struct lat_verdict *v)
+{
+	return v->err ? v->err : is_icmp(key) ? EACCES : ECONNREFUSED;
+}
+
+static void refuse(struct lat_conn *c)
+{
+	const struct lat_verdict *v = &c->info.verdict;
+
+	if (v->action == LAT_ACTION_DROP)
+		lat_held_drop(c);
+	else
+		lat_held_refuse(c, refusal_errno(&c->key, v));
+	if (c->key.proto != IPPROTO_TCP)
+		lat_denials_add(c->flows, &c->key, v);
+	lat_conn_end(c, true);
+}
+
 void lat_conn_decided(struct lat_conn *c)
 {
 	struct lat_flows *f = c->flows;
-	const struct lat_verdict *v = &c->info.verdict;
 
-	if (!lat_verdict_passes(v)) {
+	if (!lat_verdict_passes(&c->info.verdict)) {
 		f->stats.refused++;
-		if (v->action == LAT_ACTION_DROP)
-			lat_held_drop(c);
-		else
-			lat_held_refuse(c, v->err ? v->err : ECONNREFUSED);
-		lat_conn_end(c, true);
+		refuse(c);
 		return;
 	}
 	if (!is_dialable(&c->info.flow.remote)) {
@@ -84,11 +103,28 @@ void lat_conn_decided(struct lat_conn *c)
 		lat_conn_end(c, true);
 		return;
 	}
-	lat_tcp_dial(c);
+	switch (c->key.proto) {
+	case IPPROTO_TCP:
+		lat_tcp_dial(c);
+		break;
+	case IPPROTO_UDP:
+		lat_udp_open(c);
+		break;
+	default:
+		lat_icmp_open(c);
+	}
 }
 
-/* A packet of a flow that is known. */
-static void again(struct lat_conn *c, uint32_t id, const struct lat_packet *p)
+static void hold(struct lat_conn *c, uint32_t id)
+{
+	if (c->held_count < LAT_HOLD_MAX)
+		c->held[c->held_count++] = id;
+	else
+		lat_queue_verdict(c->flows->queue, id, NF_DROP, 0);
+}
+
+/* A SYN of a flow that is not relayed yet. */
+static void again_tcp(struct lat_conn *c, uint32_t id, const struct lat_packet *p)
 {
 	struct lat_flows *f = c->flows;
 
@@ -97,47 +133,88 @@ static void again(struct lat_conn *c, uint32_t id, const struct lat_packet *p)
 		return;
 	}
 	/* Another sequence number: the program gave the first attempt up and uses the port again. */
-	if (p->tcp_seq != c->tcp_seq && c->held_count == 1) {
+	if (p->tcp_seq != c->tcp_seq) {
 		lat_held_drop(c);
-		c->held[c->held_count++] = id;
+		hold(c, id);
 		c->tcp_seq = p->tcp_seq;
 		return;
 	}
 	lat_queue_verdict(f->queue, id, NF_DROP, 0);
 }
 
+/* A packet of a flow that is known. */
+static void again(struct lat_conn *c, uint32_t id, const struct lat_packet *p)
+{
+	struct lat_flows *f = c->flows;
+
+	if (c->key.proto == IPPROTO_TCP) {
+		again_tcp(c, id, p);
+	} else if (c->key.proto == IPPROTO_UDP) {
+		if (c->state == LAT_CONN_RELAYING) /* it was in the queue before the socket was there */
+			lat_queue_verdict(f->queue, id, NF_ACCEPT, LAT_MARK_ACCEPT);
+		else
+			hold(c, id);
+	} else {
+		lat_queue_verdict(f->queue, id, NF_DROP, 0);
+		if (c->state == LAT_CONN_RELAYING)
+			lat_icmp_send(c, p->payload, p->payload_size, p->echo_seq);
+	}
+}
+
+/* The verdict of a moment ago, again. */
+static void refuse_again(struct lat_flows *f, const struct lat_conn_key *key, const struct lat_verdict *v, uint32_t id)
+{
+	uint32_t mark = v->action == LAT_ACTION_DROP ? 0 : mark_of_errno(refusal_errno(key, v));
+
+	f->stats.refused++;
+	lat_queue_verdict(f->queue, id, mark ? NF_ACCEPT : NF_DROP, mark);
+}
+
+static void first(struct lat_flows *f, const struct lat_conn_key *key, uint32_t id, const struct lat_packet *p)
+{
+	struct lat_conn *c = f->stats.pending < PENDING_MAX ? lat_conn_new(f, key, &p->flow) : NULL;
+	int r;
+
+	if (!c) {
+		f->stats.table_full++;
+		lat_queue_verdict(f->queue, id, NF_DROP, 0);
+		return;
+	}
+	hold(c, id);
+	c->tcp_seq = p->tcp_seq;
+	lat_conn_state(c, LAT_CONN_ASKED, UINT64_MAX);
+	if (is_icmp(key))
+		lat_icmp_keep(c, p);
+	c->judged = true;
+	r = f->hooks.judge(f->hooks.ctx, c->info.id, &c->info.flow, &c->info.verdict, &c->info.user);
+	if (r == 0)
+		lat_conn_decided(c);
+}
+
 static void packet(void *ctx, const struct lat_queue_packet *raw)
 {
 	struct lat_flows *f = ctx;
+	const struct lat_verdict *denied;
 	struct lat_conn_key key;
 	struct lat_packet p;
 	struct lat_conn *c;
-	int r;
 
 	f->stats.queued++;
-	if (lat_packet_parse(raw->data, raw->size, &p) < 0 || p.flow.proto != IPPROTO_TCP) {
+	if (lat_packet_parse(raw->data, raw->size, &p) < 0) {
 		f->stats.bad_packets++;
 		lat_queue_verdict(f->queue, raw->id, NF_DROP, 0);
 		return;
 	}
 	key = (struct lat_conn_key){ p.flow.local, p.flow.remote, p.flow.sport, p.flow.dport, p.flow.proto, { 0 } };
+	if (is_icmp(&key))
+		key.sport = p.echo_id;
 	c = lat_conn_find(f, &key);
-	if (c) {
+	if (c)
 		again(c, raw->id, &p);
-		return;
-	}
-	if (f->stats.pending >= PENDING_MAX || !(c = lat_conn_new(f, &key, &p.flow))) {
-		f->stats.table_full++;
-		lat_queue_verdict(f->queue, raw->id, NF_DROP, 0);
-		return;
-	}
-	c->held[c->held_count++] = raw->id;
-	c->tcp_seq = p.tcp_seq;
-	lat_conn_state(c, LAT_CONN_ASKED, UINT64_MAX);
-	c->judged = true;
-	r = f->hooks.judge(f->hooks.ctx, c->info.id, &c->info.flow, &c->info.verdict, &c->info.user);
-	if (r == 0)
-		lat_conn_decided(c);
+	else if (key.proto != IPPROTO_TCP && (denied = lat_denials_find(f, &key)))
+		refuse_again(f, &key, denied, raw->id);
+	else
+		first(f, &key, raw->id, &p);
 }
 
 void lat_held_ready(struct lat_poll_item *item, uint32_t events)

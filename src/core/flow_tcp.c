@@ -213,7 +213,7 @@ static void accept_all(struct lat_flows *f)
 	accept_some(f, 1);
 }
 
-void lat_tcp_listener_ready(struct lat_poll_item *item, uint32_t events)
+static void listener_ready(struct lat_poll_item *item, uint32_t events)
 {
 	struct lat_flows *f = lat_container_of(item, struct lat_flows, listener_item);
 
@@ -235,16 +235,14 @@ void lat_tcp_tick(struct lat_conn *c)
 {
 	struct lat_flows *f = c->flows;
 
-	if (c->state == LAT_CONN_RELAYING) {
-		if (!c->keepalive && f->now_ns - c->info.started_ns > KEEPALIVE_AFTER_NS) {
-			keepalive(c->relay.side[1].fd);
-			c->keepalive = true;
-		}
-		count_bytes(c);
-		lat_relay_relax(&c->relay);
-	} else if (c->deadline_ns <= f->now_ns) {
-		lat_conn_end(c, true);
+	if (c->state != LAT_CONN_RELAYING)
+		return;
+	if (!c->keepalive && f->now_ns - c->info.started_ns > KEEPALIVE_AFTER_NS) {
+		keepalive(c->relay.side[1].fd);
+		c->keepalive = true;
 	}
+	count_bytes(c);
+	lat_relay_relax(&c->relay);
 }
 
 int lat_tcp_listener_open(struct lat_flows *f, int fd)
@@ -254,6 +252,6 @@ int lat_tcp_listener_open(struct lat_flows *f, int fd)
 	/* Accepted sockets inherit it. */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
 		return -errno;
-	f->listener_item = (struct lat_poll_item){ .fd = fd, .ready = lat_tcp_listener_ready };
+	f->listener_item = (struct lat_poll_item){ .fd = fd, .ready = listener_ready };
 	return lat_poller_add(f->poller, &f->listener_item, EPOLLIN);
 }

@@ -102,8 +102,11 @@ struct lat_conn *lat_conn_new(struct lat_flows *f, const struct lat_conn_key *ke
 	case IPPROTO_TCP:
 		c->relay.side[0].fd = c->relay.side[1].fd = -1;
 		break;
-	default:
+	case IPPROTO_UDP:
+		c->udp.in.fd = c->udp.out.fd = -1;
 		break;
+	default:
+		c->icmp.out.fd = -1;
 	}
 	return c;
 }
@@ -129,12 +132,26 @@ void lat_conn_state(struct lat_conn *c, enum lat_conn_state state, uint64_t dead
 	c->deadline_ns = deadline_ns;
 }
 
+static void conn_close(struct lat_conn *c, bool reset)
+{
+	switch (c->key.proto) {
+	case IPPROTO_TCP:
+		lat_tcp_close(c, reset);
+		break;
+	case IPPROTO_UDP:
+		lat_udp_close(c);
+		break;
+	default:
+		lat_icmp_close(c);
+	}
+}
+
 void lat_conn_end(struct lat_conn *c, bool reset)
 {
 	struct lat_flows *f = c->flows;
 
 	lat_held_drop(c);
-	lat_tcp_close(c, reset);
+	conn_close(c, reset);
 	lat_conn_unhash(c);
 	lat_conn_state(c, LAT_CONN_FREE, 0);
 	if (c->next)
@@ -179,9 +196,12 @@ void lat_flows_tick(struct lat_flows *f, uint64_t now_ns)
 	struct lat_conn *next;
 
 	f->now_ns = now_ns;
+	lat_udp_tick(f);
 	for (struct lat_conn *c = f->live; c; c = next) {
 		next = c->next;
-		if (c->key.proto == IPPROTO_TCP)
+		if (c->deadline_ns <= now_ns)
+			lat_conn_end(c, true);
+		else if (c->key.proto == IPPROTO_TCP)
 			lat_tcp_tick(c);
 	}
 }
@@ -192,6 +212,7 @@ size_t lat_flows_sweep(struct lat_flows *f, bool (*keep)(void *ctx, struct lat_f
 	size_t cut = 0;
 
 	f->now_ns = lat_now_ns();
+	lat_denials_clear(f->denials);
 	for (struct lat_conn *c = f->live; c; c = next) {
 		next = c->next;
 		/* What is asked has no verdict yet that could have changed. */
@@ -245,7 +266,11 @@ static int start(struct lat_flows *f, const struct lat_flows_options *o)
 	f->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (f->reserve < 0)
 		return -errno;
-	r = lat_relays_new(f->poller, &f->relays);
+	r = lat_denials_new(&f->denials);
+	if (r == 0)
+		r = lat_udp_new(&f->udp);
+	if (r == 0)
+		r = lat_relays_new(f->poller, &f->relays);
 	if (r < 0)
 		return r;
 	r = lat_queue_open(o->queue, 0, f->max_flows < 1024 ? 1024 : f->max_flows, &f->queue);
@@ -291,6 +316,8 @@ void lat_flows_free(struct lat_flows *f)
 	lat_poller_del(f->poller, &f->listener_item);
 	lat_queue_free(f->queue);
 	lat_relays_free(f->relays);
+	lat_udp_free(f->udp);
+	free(f->denials);
 	lat_close(&f->reserve);
 	for (unsigned i = 0; f->chunks && i < f->slots / CHUNK; i++)
 		free(f->chunks[i]);

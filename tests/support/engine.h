@@ -25,7 +25,8 @@ struct engine {
 	bool ask;
 	uint64_t asked_id;
 	/* what was seen */
-	unsigned judged, closed, wanted;
+	unsigned judged, closed, wanted, given;
+	bool hold_sockets; /* wanted ones are not given */
 	int dial_err;
 	struct lat_flow judged_flow;
 	struct lat_flow_info last;
@@ -138,6 +139,11 @@ static void engine_step(struct engine *e, int timeout_ms)
 {
 	lat_poller_dispatch(e->poller, 64, timeout_ms);
 	lat_flows_tick(e->flows, lat_now_ns());
+	if (e->wanted && !e->hold_sockets && e->given < TRAP_POOL) {
+		lat_flows_add_sockets(e->flows, e->trap.pool + e->given, 8);
+		e->given += 8;
+		e->wanted = 0;
+	}
 }
 
 static void engine_exit_ready(struct lat_poll_item *item, uint32_t events)
@@ -209,6 +215,8 @@ static int engine_teardown(void **state)
 
 	lat_flows_free(e->flows);
 	lat_poller_free(e->poller);
+	while (e->given < TRAP_POOL)
+		close(e->trap.pool[e->given++]);
 	kill(e->server, SIGKILL);
 	waitpid(e->server, &status, 0);
 	trap_close(&e->trap);

@@ -2,11 +2,8 @@
 #include "core/flows.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "support/trap.h"
+#include "support/dial.h"
 #include "support/engine.h"
-#include <poll.h>
-#include <sys/epoll.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,31 +11,10 @@
 
 /* ---- inside ---- */
 
-static int dial(const char *host, int port)
-{
-	struct sockaddr_storage to = { 0 };
-	struct lat_addr a;
-	int fd;
-
-	lat_addr_parse(host, &a);
-	lat_addr_to_sockaddr(&a, (uint16_t)port, false, &to);
-	fd = socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (connect(fd, (struct sockaddr *)&to, to.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6)) < 0) {
-		int err = errno;
-
-		close(fd);
-		errno = err;
-		return -1;
-	}
-	return fd;
-}
-
-struct target { const char *host; int port; };
-
 static int inside_echo(void *arg)
 {
 	struct target *t = arg;
-	int fd = dial(t->host, t->port);
+	int fd = target_connect(t, SOCK_STREAM);
 	char buf[64];
 
 	if (fd < 0)
@@ -54,7 +30,7 @@ static int inside_connect(void *arg)
 {
 	struct target *t = arg;
 
-	return dial(t->host, t->port) < 0 ? errno : 0;
+	return target_connect(t, SOCK_STREAM) < 0 ? errno : 0;
 }
 
 /* ---- tests ---- */
@@ -104,17 +80,7 @@ static void failed_dial_shows_the_errno_of_the_network(void **state)
 	assert_int_equal(e->closed, e->judged);
 }
 
-static int setup(void **state)
-{
-	return engine_setup(state);
-}
-
-static int teardown(void **state)
-{
-	return engine_teardown(state);
-}
-
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, engine_setup, engine_teardown)
 
 int main(void)
 {

@@ -1,0 +1,283 @@
+/* The flow engine on UDP and ICMP echo, through a real trap. */
+#include "base/mem.h"
+#include "core/flows.h"
+#include "support/dial.h"
+#include "support/engine.h"
+#include <netinet/ip_icmp.h>
+#include <netinet/icmp6.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+/* ---- inside ---- */
+
+static bool exchange(int fd, const char *out, size_t size)
+{
+	static char in[70000];
+
+	return send(fd, out, size, 0) == (ssize_t)size && recv(fd, in, sizeof(in), 0) == (ssize_t)size &&
+	       memcmp(in, out, size) == 0;
+}
+
+/* Boundaries: empty, tiny and the largest datagram come back as they were. */
+static int inside_sizes(void *arg)
+{
+	static char big[65507];
+	int fd = target_connect(arg, SOCK_DGRAM);
+
+	memset(big, 'b', sizeof(big));
+	if (!exchange(fd, "hello", 5))
+		return 1;
+	if (!exchange(fd, "", 0))
+		return 2;
+	if (!exchange(fd, big, sizeof(big) - 48))
+		return 3;
+	return exchange(fd, "x", 1) ? 0 : 4;
+}
+
+static int inside_many(void *arg)
+{
+	int fds[16];
+
+	for (int round = 0; round < 2; round++)
+		for (int i = 0; i < 16; i++) {
+			if (round == 0)
+				fds[i] = target_connect(arg, SOCK_DGRAM);
+			if (!exchange(fds[i], "many", 4))
+				return i + 1;
+		}
+	return 0;
+}
+
+/* One unconnected socket, two places: each answers from its own address. */
+static int inside_two_places(void *arg)
+{
+	static const struct target places[] = { { FAR4, 80 }, { "203.0.113.10", 80 } };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	for (int i = 0; i < 2; i++) {
+		struct sockaddr_storage to;
+		struct sockaddr_in from;
+		socklen_t len = target_address(&places[i], &to), from_len = sizeof(from);
+		char in[8];
+
+		if (sendto(fd, "hi", 2, 0, (struct sockaddr *)&to, len) != 2)
+			return 1;
+		if (recvfrom(fd, in, sizeof(in), 0, (struct sockaddr *)&from, &from_len) != 2)
+			return 2;
+		if (memcmp(&from, &to, offsetof(struct sockaddr_in, sin_zero)) != 0)
+			return 3;
+	}
+	return 0;
+}
+
+static int inside_send_errno(void *arg)
+{
+	int fd = target_connect(arg, SOCK_DGRAM);
+	char in[8];
+
+	if (send(fd, "x", 1, 0) != 1)
+		return 200;
+	return recv(fd, in, sizeof(in), 0) < 0 ? errno : 0;
+}
+
+/* Refused, sent again at once: refused again. */
+static int inside_refused_twice(void *arg)
+{
+	int fd = target_connect(arg, SOCK_DGRAM);
+	char in[8];
+
+	for (int i = 0; i < 2; i++)
+		if (send(fd, "x", 1, 0) != 1 || recv(fd, in, sizeof(in), 0) != -1 || errno != ECONNREFUSED)
+			return i + 1;
+	return 0;
+}
+
+/* The same source port by another socket, after the first one is closed. */
+static int inside_port_reuse(void *arg)
+{
+	struct sockaddr_in own = { .sin_family = AF_INET, .sin_port = htons(4242), .sin_addr.s_addr = inet_addr("192.0.0.2") };
+	struct sockaddr_storage to;
+	socklen_t len = target_address(arg, &to);
+
+	for (int i = 0; i < 3; i++) {
+		int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+		if (bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0 || connect(fd, (struct sockaddr *)&to, len) < 0)
+			return 100 + errno;
+		if (!exchange(fd, "reuse", 5))
+			return i + 1;
+		close(fd);
+	}
+	return 0;
+}
+
+static int inside_ping(void *arg)
+{
+	struct target *t = arg;
+	struct sockaddr_storage to;
+	socklen_t len = target_address(t, &to);
+	bool is4 = to.ss_family == AF_INET;
+	int fd = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, is4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	struct timeval bound = { .tv_sec = t->port ? t->port : 15 };
+	int on = 1;
+
+	if (fd < 0)
+		return 77;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
+	setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof(on));
+	if (!is4)
+		setsockopt(fd, SOL_IPV6, IPV6_RECVERR, &on, sizeof(on));
+	if (connect(fd, (struct sockaddr *)&to, len) < 0)
+		return errno;
+	for (uint8_t i = 1; i < 4; i++) {
+		uint8_t out[64] = { is4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST, [7] = i }, in[128];
+
+		memset(out + 8, 'p', sizeof(out) - 8);
+		if (send(fd, out, sizeof(out), 0) != sizeof(out))
+			return errno;
+		if (recv(fd, in, sizeof(in), 0) != sizeof(out))
+			return errno;
+		if (in[0] != (is4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) || in[7] != i || memcmp(in + 8, out + 8, 56) != 0)
+			return 201;
+	}
+	return 0;
+}
+
+/* ---- tests ---- */
+
+static void datagrams_keep_their_boundaries(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_sizes, &(struct target){ FAR4, 80 }), 0);
+	assert_int_equal(engine_run(e, inside_sizes, &(struct target){ FAR6, 80 }), 0);
+	assert_int_equal(e->judged, 2);
+}
+
+static void each_client_socket_is_a_flow_of_its_own(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_many, &(struct target){ FAR4, 80 }), 0);
+	assert_int_equal(e->judged, 16);
+}
+
+static void unconnected_socket_talks_to_two_places(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_two_places, NULL), 0);
+	assert_int_equal(e->judged, 2);
+}
+
+static void new_socket_on_the_same_port_is_served(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_port_reuse, &(struct target){ FAR4, 80 }), 0);
+}
+
+static void closed_port_outside_is_econnrefused_inside(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_send_errno, &(struct target){ FAR4, 81 }), ECONNREFUSED);
+	assert_int_equal(engine_run(e, inside_send_errno, &(struct target){ FAR6, 81 }), ECONNREFUSED);
+}
+
+static void refusal_shows_at_once_and_is_judged_once(void **state)
+{
+	struct engine *e = *state;
+
+	e->action = LAT_ACTION_DENY;
+	assert_int_equal(engine_run(e, inside_refused_twice, &(struct target){ FAR4, 80 }), 0);
+	assert_int_equal(e->judged, 1);
+	assert_int_equal(engine_run(e, inside_refused_twice, &(struct target){ FAR6, 80 }), 0);
+	assert_int_equal(e->judged, 2);
+	assert_int_equal(e->closed, 2);
+}
+
+static bool cut(void *ctx, struct lat_flow_info *info)
+{
+	return false;
+}
+
+static void swept_flow_is_forgotten(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+
+	assert_int_equal(engine_run(e, inside_sizes, &(struct target){ FAR4, 80 }), 0);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.live_udp, 1);
+	assert_int_equal(lat_flows_sweep(e->flows, cut, NULL), 1);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.live_udp, 0);
+	assert_int_equal(e->closed, 1);
+}
+
+static void idle_flow_ends(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+
+	assert_int_equal(engine_run(e, inside_sizes, &(struct target){ FAR4, 80 }), 0);
+	lat_flows_tick(e->flows, lat_now_ns() + 119 * LAT_NS_PER_SEC);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.live_udp, 1);
+	lat_flows_tick(e->flows, lat_now_ns() + 121 * LAT_NS_PER_SEC);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.live_udp, 0);
+}
+
+static void ping_is_answered_by_the_far_host(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ FAR4, 0 }), 0);
+	assert_int_equal(e->judged_flow.proto, IPPROTO_ICMP);
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ FAR6, 0 }), 0);
+	assert_int_equal(e->judged_flow.proto, IPPROTO_ICMPV6);
+	assert_int_equal(e->judged, 2);
+}
+
+static void refused_ping_is_prohibited(void **state)
+{
+	struct engine *e = *state;
+
+	e->action = LAT_ACTION_DENY;
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ FAR4, 0 }), EHOSTUNREACH);
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ FAR6, 0 }), EACCES);
+}
+
+static void ping_to_nowhere_is_not_answered_by_ourselves(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ "192.0.2.1", 1 }), ENETUNREACH);
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ "198.51.100.1", 1 }), EHOSTUNREACH);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, engine_setup, engine_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(datagrams_keep_their_boundaries),
+		T(each_client_socket_is_a_flow_of_its_own),
+		T(unconnected_socket_talks_to_two_places),
+		T(new_socket_on_the_same_port_is_served),
+		T(closed_port_outside_is_econnrefused_inside),
+		T(refusal_shows_at_once_and_is_judged_once),
+		T(swept_flow_is_forgotten),
+		T(idle_flow_ends),
+		T(ping_is_answered_by_the_far_host),
+		T(refused_ping_is_prohibited),
+		T(ping_to_nowhere_is_not_answered_by_ourselves),
+	};
+
+	outside_enter();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
