@@ -136,6 +136,8 @@ static const struct wrap coroutines[] = {
 };
 static const struct wrap files[] = { { "open", read_only_open }, { 0 } };
 static const char *const file_words[] = { "open", "type", NULL };
+/* The policy words tell file and line of what called them; policy text itself sees no debug (lua/lattice/policy/env.lua). */
+static const char *const debug_words[] = { "getinfo", NULL };
 static const char *const os_words[] = { "time", "clock", "date", "getenv", NULL };
 
 static void open_wrapped(lua_State *L, const char *name, lua_CFunction open, const struct wrap *with)
@@ -173,6 +175,7 @@ int lat_policy_std_open(lua_State *L)
 	lua_pop(L, 2);
 	open_kept(L, LUA_IOLIBNAME, luaopen_io, file_words, files);
 	open_kept(L, LUA_OSLIBNAME, luaopen_os, os_words, NULL);
+	open_kept(L, LUA_DBLIBNAME, luaopen_debug, debug_words, NULL);
 	/* ("x"):find is the same for everybody: nobody swaps the functions behind it. */
 	lua_pushliteral(L, "");
 	lua_getmetatable(L, -1);

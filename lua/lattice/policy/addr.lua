@@ -4,16 +4,14 @@ local M = {}
 
 local ult = math.ult
 
+local find, match, tointeger = string.find, string.match, math.tointeger
+
 local function parse4(text)
-  local a, b, c, d = text:match("^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$")
-  if not a then return nil end
-  local value = 0
-  for _, part in ipairs({ a, b, c, d }) do
-    local n = tonumber(part)
-    if n > 255 or (#part > 1 and part:byte() == 48) then return nil end
-    value = value << 8 | n
-  end
-  return value
+  local a, b, c, d = match(text, "^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$")
+  if not a or find(text, "%f[%d]0%d") then return nil end
+  a, b, c, d = tointeger(a), tointeger(b), tointeger(c), tointeger(d)
+  if a > 255 or b > 255 or c > 255 or d > 255 then return nil end
+  return a << 24 | b << 16 | c << 8 | d
 end
 
 --- Splits "a:b:c" into its 16-bit words; an IPv4 tail gives two. Appends to `words`.
@@ -70,7 +68,7 @@ end
 ---@return integer? hi
 ---@return integer? lo
 function M.parse(text)
-  if not text:find(":", 1, true) then
+  if not find(text, ":", 1, true) then
     local value = parse4(text)
     if value then return 4, 0, value end
     return nil
@@ -154,7 +152,7 @@ end
 ---@return string? what
 ---@return string? fixed
 function M.parse_prefix(text)
-  local head, len_text = text:match("^([^/]*)/(.*)$")
+  local head, len_text = match(text, "^([^/]*)/(.*)$")
   local family, hi, lo = M.parse(head or text)
   if not family then return nil, "address" end
   if family == 6 and M.is_mapped(hi, lo) then return nil, "mapped", format4(lo & 0xffffffff) end

@@ -18,7 +18,7 @@ Checker.__index = Checker
 ---@param sets table<string, table>
 ---@return lattice.policy.Checker
 function M.new(problems, sets)
-  return setmetatable({ problems = problems, sets = sets, dest_cache = {}, port_cache = {} }, Checker)
+  return setmetatable({ problems = problems, sets = sets, proto_cache = {}, port_cache = {} }, Checker)
 end
 
 
@@ -90,6 +90,11 @@ local function read_options(given, rule, allowed, report)
   return good
 end
 
+-- Lists are resolved once for each text that occurs: `cache` keeps what had no problem.
+
+local NONE = {} -- in a cache: the text is good and sets no bound ("any")
+
+--- Protocols of a list of items: true and a list, or nil for any; false when there is a problem.
 local function read_protos(items, report)
   local list, seen, any, good = {}, {}, false, true
   for _, item in ipairs(items) do
@@ -143,11 +148,7 @@ end
 function Checker:dests(items, report)
   local list, good = {}, true
   for _, given in ipairs(items) do
-    local item, problem = self.dest_cache[given.text], nil
-    if not item then
-      item, problem = dest.classify(given.text, self.sets)
-      self.dest_cache[given.text] = item
-    end
+    local item, problem = dest.classify(given.text, self.sets)
     if item then
       if item.kind == "set" then item.items = self:set_items(item.set) end
       list[#list + 1] = item
@@ -160,31 +161,31 @@ function Checker:dests(items, report)
   return good, list
 end
 
-function Checker:ports(items, protos, report)
+local function read_ports(items, report)
   local list, good = {}, true
+  for i, item in ipairs(items) do
+    local lo, hi, message, expected, suggestion = terms.port(item.text)
+    if lo then
+      list[i] = { lo, hi }
+    else
+      good = false
+      report({ message = message, expected = expected, suggestion = suggestion, pos = item.pos },
+        item.raw)
+    end
+  end
+  return good, list
+end
+
+--- Only some protocols have ports.
+local function check_ported(protos, item, report)
   for _, proto in ipairs(protos or {}) do
     if not terms.with_ports[proto] then
       report({ message = ("%s has no ports"):format(terms.proto_names[proto] or "protocol " .. proto),
-        expected = "'port' only with tcp, udp or any", pos = items[1].pos }, items[1].raw)
+        expected = "'port' only with tcp, udp or any", pos = item.pos }, item.raw)
       return false
     end
   end
-  for _, item in ipairs(items) do
-    local range = self.port_cache[item.text]
-    if not range then
-      local lo, hi, message, expected, suggestion = terms.port(item.text)
-      if lo then
-        range = { lo, hi }
-        self.port_cache[item.text] = range
-      else
-        good = false
-        report({ message = message, expected = expected, suggestion = suggestion, pos = item.pos },
-          item.raw)
-      end
-    end
-    list[#list + 1] = range
-  end
-  return good, list
+  return true
 end
 
 local way_of = { out = "to", ["in"] = "from" }
@@ -202,9 +203,19 @@ local function check_way(dir, way, pos, raw, report)
   return false
 end
 
-local function with_raw(items, raw)
+local function split(text, pos, raw)
+  local items = grammar.split(text, pos)
   for _, item in ipairs(items) do item.raw = raw end
   return items
+end
+
+--- read(split(...)), once for each text.
+local function cached(cache, read, text, pos, raw, report)
+  local known = cache[text]
+  if known then return true, known ~= NONE and known or nil end
+  local good, value = read(split(text, pos, raw), report)
+  if good then cache[text] = value or NONE end
+  return good, value
 end
 
 function Checker:rule_text(text, rule, report)
@@ -220,12 +231,13 @@ function Checker:rule_text(text, rule, report)
   end
   rule.dir = tree.dir or "out"
   if not check_way(rule.dir, tree.way, tree.way_pos, text, report) then return false end
-  local good_protos, protos = read_protos(with_raw(tree.protos, text), report)
-  local good_dests, dests = self:dests(with_raw(tree.dests, text), report)
-  local good_ports = true
-  rule.protos, rule.dests = protos, dests
+  local good_protos, good_dests, good_ports = nil, nil, true
+  good_protos, rule.protos = cached(self.proto_cache, read_protos, tree.protos, tree.protos_pos, text, report)
+  good_dests, rule.dests = self:dests(split(tree.dests, tree.dests_pos, text), report)
   if tree.ports then
-    good_ports, rule.ports = self:ports(with_raw(tree.ports, text), rule.protos, report)
+    good_ports, rule.ports = cached(self.port_cache, read_ports, tree.ports, tree.ports_pos, text, report)
+    local place = { pos = tree.ports_pos, raw = text }
+    if good_protos and not check_ported(rule.protos, place, report) then return false end
   end
   if tree.subject then rule.subject = { name = tree.subject.text } end
   return good_protos and good_dests and good_ports
@@ -239,12 +251,12 @@ local function field_items(key, value, report)
     if math.type(one) == "integer" then
       list[#list + 1] = { text = tostring(one), pos = 1, raw = tostring(one) }
     elseif type(one) == "string" then
-      local items, err = grammar.list(one)
-      if not items then
+      local tree, err = grammar.list(one)
+      if not tree then
         report(err, one)
         return nil
       end
-      for _, item in ipairs(with_raw(items, one)) do list[#list + 1] = item end
+      for _, item in ipairs(split(tree.items, tree.items_pos, one)) do list[#list + 1] = item end
     else
       report({ message = ("%s cannot be a %s"):format(key, type(one)), expected = "text or a list" }, key)
       return nil
@@ -282,8 +294,8 @@ function Checker:rule_table(given, rule, report)
   if dests then good_dests, rule.dests = self:dests(dests, report) end
   if given.port ~= nil then
     local ports = field_items("port", given.port, report)
-    good_ports = ports ~= nil
-    if ports then good_ports, rule.ports = self:ports(ports, rule.protos, report) end
+    good_ports = ports ~= nil and check_ported(rule.protos, ports[1], report)
+    if good_ports then good_ports, rule.ports = read_ports(ports, report) end
   end
   return good and good_protos and good_dests and good_ports
 end

@@ -8,17 +8,16 @@ local suggest = require("lattice.policy.suggest")
 
 local M = {}
 
-local words = { any = true, host = true, mesh = true }
+local words = {
+  any = { kind = "any", text = "any" }, host = { kind = "host", text = "host" },
+  mesh = { kind = "mesh", text = "mesh" },
+}
 M.words = words
+
+local find, match = string.find, string.match
 
 local function ir_prefix(p)
   return { family = p.family, addr = addr.format(p.family, p.hi, p.lo), len = p.len }
-end
-
-local function prefix_text(p)
-  local text = addr.format(p.family, p.hi, p.lo)
-  if p.len == (p.family == 4 and 32 or 128) then return text end
-  return text .. "/" .. p.len
 end
 
 local function problem(message, expected, suggestion, at)
@@ -27,7 +26,15 @@ end
 
 local function prefix(text)
   local p, what, fixed = addr.parse_prefix(text)
-  if p then return { kind = "prefix", text = prefix_text(p), prefixes = { ir_prefix(p) } } end
+  if p then
+    -- the strict form of an IPv4 address is also the canonical one
+    local plain = p.family == 4 and match(text, "^[^/]*") or addr.format(6, p.hi, p.lo)
+    local full = p.len == (p.family == 4 and 32 or 128)
+    return {
+      kind = "prefix", text = full and plain or plain .. "/" .. p.len,
+      prefixes = { { family = p.family, addr = plain, len = p.len } },
+    }
+  end
   if what == "mapped" then
     return problem("a v4-mapped IPv6 address: write it as IPv4", nil, fixed)
   elseif what == "host" then
@@ -102,8 +109,9 @@ end
 ---@return table? item
 ---@return table? problem
 function M.classify(text, sets)
-  if words[text] then return { kind = text, text = text } end
-  local marked = text:match("^@(.*)$")
+  if words[text] then return words[text] end
+  if find(text, "^%d+%.%d+%.%d+%.%d+/?%d*$") then return prefix(text) end
+  local marked = match(text, "^@(.*)$")
   if marked or sets[text] then
     local set = marked or text
     if sets[set] then return { kind = "set", set = set, text = "@" .. set } end

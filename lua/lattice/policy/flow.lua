@@ -18,10 +18,11 @@ local function one_address(item)
 end
 
 local function remote(tree, flow)
-  local item = tree.dests[1]
-  if tree.dests[2] then return fail(tree.dests[2], "a flow has one far end") end
+  local item, more = table.unpack(grammar.split(tree.dests, tree.dests_pos))
+  if more then return fail(more, "a flow has one far end") end
+  local at_item = tree.at and { text = tree.at, pos = tree.at_pos }
   flow.addr = one_address(item)
-  if flow.addr and tree.at then return fail(tree.at, "'at' follows a name") end
+  if flow.addr and at_item then return fail(at_item, "'at' follows a name") end
   if flow.addr then return flow end
   local name, message, at = names.normalize(item.text)
   if not name or item.text:find("[/:]") or item.text == "any" then
@@ -30,9 +31,9 @@ local function remote(tree, flow)
       or ("'%s': %s"):format(item.text, message), "an address or a name")
   end
   flow.names = { name }
-  if tree.at then
-    flow.addr = one_address(tree.at)
-    if not flow.addr then return fail(tree.at, "not an IP address") end
+  if at_item then
+    flow.addr = one_address(at_item)
+    if not flow.addr then return fail(at_item, "not an IP address") end
   end
   return flow
 end
@@ -48,11 +49,12 @@ function M.parse(text)
   if (dir == "in") ~= (tree.way == "from") then
     return fail({ pos = tree.way_pos }, "a flow goes out 'to', or comes 'in ... from'")
   end
-  if tree.protos[2] then return fail(tree.protos[2], "a flow has one protocol") end
-  local proto, message, expected, suggestion = terms.proto(tree.protos[1].text)
+  local first, second = table.unpack(grammar.split(tree.protos, tree.protos_pos))
+  if second then return fail(second, "a flow has one protocol") end
+  local proto, message, expected, suggestion = terms.proto(first.text)
   if not proto or proto == "any" then
     return nil, {
-      pos = tree.protos[1].pos, message = message or "a flow has one protocol",
+      pos = first.pos, message = message or "a flow has one protocol",
       expected = expected or "such as tcp", suggestion = suggestion,
     }
   end
@@ -60,13 +62,13 @@ function M.parse(text)
   local good, problem = remote(tree, flow)
   if not good then return nil, problem end
   if tree.ports then
-    local item = tree.ports[1]
+    local item, more = table.unpack(grammar.split(tree.ports, tree.ports_pos))
     if not terms.with_ports[proto] then return fail(item, "this protocol has no ports") end
     local lo, hi, why, want, near = terms.port(item.text)
     if not lo then
       return nil, { pos = item.pos, message = why, expected = want, suggestion = near }
-    elseif lo ~= hi or tree.ports[2] then
-      return fail(tree.ports[2] or item, "a flow has one port")
+    elseif lo ~= hi or more then
+      return fail(more or item, "a flow has one port")
     end
     flow.port = lo
   elseif terms.with_ports[proto] then

@@ -4,8 +4,9 @@
 --   flow  <- [in | out] PROTO (to | from) DEST [at ADDRESS] [port PORT]
 --   list  <- ITEM (, ITEM)*                      a field of the table form
 --
--- What the words mean is not known here: see check.lua. Keywords are matched in lower case, so the caller
--- folds; positions fit the original text because folding keeps the length.
+-- A list of a rule comes back as one text with its position: most texts repeat, so their meaning is cached (check.lua),
+-- and split() gives the words where it is not. What the words mean is not known here. Matching is in lower case; positions
+-- fit the original text because folding keeps the length.
 local lpeg = require("lpeg")
 local suggest = require("lattice.policy.suggest")
 
@@ -28,11 +29,13 @@ local function expect(pattern, what, near)
 end
 
 local keyword = word("to") + word("from") + word("port") + word("for") + word("at")
-local item = Ct(Cg(Cp(), "pos") * Cg(C((1 - space - P(",")) ^ 1), "text"))
+local item = (1 - space - P(",")) ^ 1
 local proto = item - keyword
 
-local function list(one, what)
-  return Ct(expect(one, what) * (ws * P(",") * ws * expect(one, what)) ^ 0)
+-- One or more, separated by commas, as the fields NAME (text) and NAME_pos.
+local function list(name, one, what)
+  one = expect(one, what)
+  return Cg(Cp(), name .. "_pos") * Cg(C(one * (ws * P(",") * ws * one) ^ 0), name)
 end
 
 local way_words = { "to", "from" }
@@ -42,25 +45,25 @@ local quoted = P('"') * C((1 - S('"')) ^ 1) * P('"') + P("'") * C((1 - S("'")) ^
 local subject = word("for") * ws
   * Cg(Ct(Cg(Cp(), "pos") * expect(quoted + C((1 - space - S("\"',")) ^ 1), "a sandbox name")
     * Cg(Cp(), "stop")), "subject")
-local port_list = word("port") * ws * Cg(list(item, "a port"), "ports")
+local port_list = word("port") * ws * list("ports", item, "a port")
 local dest = item - (word("port") + word("for"))
 local dest_words = "an address, a prefix, a name or any, host, mesh"
 
 local rule = Ct(ws * direction ^ -1
-  * Cg(list(proto, "a protocol: tcp, udp, icmp, icmpv6, any or a number"), "protos") * ws
-  * expect(way, "'to' or 'from'", way_words) * ws * Cg(list(dest, dest_words), "dests")
+  * list("protos", proto, "a protocol: tcp, udp, icmp, icmpv6, any or a number") * ws
+  * expect(way, "'to' or 'from'", way_words) * ws * list("dests", dest, dest_words)
   * (ws * port_list) ^ -1 * (ws * subject) ^ -1
   * ws * expect(P(-1), "',', 'port', 'for' or the end of the rule", { "port", "for" }))
 
 local flow_dest = item - (word("port") + word("at"))
-local flow = Ct(ws * direction ^ -1 * Cg(list(proto, "a protocol"), "protos") * ws
+local flow = Ct(ws * direction ^ -1 * list("protos", proto, "a protocol") * ws
   * expect(way, "'to' or 'from'", way_words) * ws
-  * Cg(list(flow_dest, "an address or a name"), "dests")
-  * (ws * word("at") * ws * Cg(expect(item, "an address"), "at")) ^ -1
+  * list("dests", flow_dest, "an address or a name")
+  * (ws * word("at") * ws * Cg(Cp(), "at_pos") * Cg(C(expect(item, "an address")), "at")) ^ -1
   * (ws * port_list) ^ -1
   * ws * expect(P(-1), "'port', 'at' or the end of the flow", { "port", "at" }))
 
-local items = ws * list(item, "a word") * ws * expect(P(-1), "',' or the end")
+local items = Ct(ws * list("items", item, "a word") * ws * expect(P(-1), "',' or the end"))
 
 local function run(pattern, text, kind)
   local state = { at = 1 }
@@ -82,9 +85,9 @@ local function run(pattern, text, kind)
   }
 end
 
---- Parses a rule string (without its action).
+--- Parses a rule string (without its action). Texts are folded; lists: see split.
 ---@param text string
----@return table? tree  { dir?, dir_pos?, protos, way, way_pos, dests, ports?, subject? }
+---@return table? tree  { dir?, protos, protos_pos, way, way_pos, dests, dests_pos, ports?, ports_pos?, subject? }
 ---@return table? err  { pos, message, expected, suggestion }
 function M.rule(text)
   local tree, err = run(rule, text, "rule")
@@ -96,16 +99,28 @@ function M.rule(text)
   return tree, err
 end
 
---- Parses a flow: one protocol, one far end.
+--- Parses a flow: one protocol, one far end (which the caller checks).
 ---@param text string
----@return table? tree
+---@return table? tree  as of a rule; at?, at_pos? instead of a subject
 ---@return table? err
 function M.flow(text) return run(flow, text, "flow") end
 
 --- Parses a comma-separated field of the table form.
 ---@param text string
----@return table[]? items  { pos, text }
+---@return table? tree  { items, items_pos }
 ---@return table? err
 function M.list(text) return run(items, text, "list") end
+
+--- The words of a list that was parsed, each with its position.
+---@param list_text string
+---@param pos integer  where the list begins
+---@return table[] items  { text, pos }
+function M.split(list_text, pos)
+  local out = {}
+  for at, one in list_text:gmatch("()([^%s,]+)") do
+    out[#out + 1] = { text = one, pos = pos + at - 1 }
+  end
+  return out
+end
 
 return M

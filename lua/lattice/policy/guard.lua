@@ -1,14 +1,15 @@
 -- Runs policy code under limits: instructions, memory, and the string methods of the restricted environment.
 --
--- Plain Lua can only look every few instructions, so the memory limit is approximate; the host program adds an
--- allocator limit. Where the host has set its own hook (a C hook cannot be put back once replaced) that one counts,
--- and none is set here. C functions that may run long without an instruction (patterns, sorts, moves) say what they
--- cost: see spend.
+-- Plain Lua can only look every few instructions, so the memory limit is approximate. The program's own states have
+-- exact limits in C (src/lua/limits.c) and no debug.sethook: there, and wherever the host has a C hook already (it could
+-- not be put back), none is set here. C functions that may run long without an instruction (patterns, sorts, moves)
+-- say what they cost: see spend.
 --
 -- Once over the limit, a run stays over it: every further instruction of policy code raises again.
 local M = {}
 
-local gethook, sethook, getinfo = debug.gethook, debug.sethook, debug.getinfo
+local sethook, getinfo = debug.sethook, debug.getinfo
+local gethook = debug.gethook or function() return "the host's" end
 local count_memory = collectgarbage
 
 local STEP = 4 -- a string that doubles itself grows at most this often between two looks
@@ -98,6 +99,7 @@ local function plain_message(guard, problem)
     problem = problem:gsub("^[^:]*lattice/policy/%w+%.lua:%d+: ", "")
   end
   if problem:find("^[^\n]*stack overflow") then return "the policy recurses too deeply" end
+  if problem == "not enough memory" then return "the policy needs too much memory" end
   return problem:match("^[^\n]*")
 end
 
@@ -106,8 +108,11 @@ end
 ---@return boolean ok
 ---@return any result_or_problem
 function Guard:run(fn, ...)
-  local strings = getmetatable("")
-  local outer_index, outer_hook, outer_mask, outer_count = strings.__index, gethook()
+  local outer_hook, outer_mask, outer_count = gethook()
+  local own_hook = type(outer_hook) ~= "string"
+  local strings = getmetatable("") -- a text where the host has locked it and bounds the methods itself
+  local own_methods = type(strings) == "table" and self.methods
+  local outer_index = own_methods and strings.__index
   local nested = self.depth > 0
   local function finish(problem)
     if type(problem) == "table" and problem.lattice_problem then return problem end
@@ -117,13 +122,13 @@ function Guard:run(fn, ...)
   self.depth = self.depth + 1
   if not nested then
     self.spent = 0
-    if self.methods then strings.__index = self.methods end
-    if type(outer_hook) ~= "string" then sethook(make_hook(self), "", STEP) end
+    if own_methods then strings.__index = own_methods end
+    if own_hook then sethook(make_hook(self), "", STEP) end
   end
   local result = table.pack(xpcall(fn, finish, ...))
   if not nested then
-    if type(outer_hook) ~= "string" then sethook(outer_hook, outer_mask, outer_count) end
-    strings.__index = outer_index
+    if own_hook then sethook(outer_hook, outer_mask, outer_count) end
+    if own_methods then strings.__index = outer_index end
   end
   self.depth = self.depth - 1
   if not result[1] and type(result[2]) ~= "table" then
