@@ -1,12 +1,12 @@
-/* See dns.h. A query becomes a question; a question is judged, perhaps waits for a handler, perhaps for the host's
- * resolver, and is answered once:
+/* See dns.h. A query becomes a question; a question is judged, perhaps waits for a handler, perhaps
+ * for the host's resolver, and is answered once:
  *
  *   JUDGING -> answered                  refused, answered here, or from the cache
  *           -> WAITING -> ...            a handler was asked; lat_dns_answer goes on
  *           -> RESOLVING -> answered     by on_resolved
  *
- * Only what an answer really carries is pinned, and it is pinned before it is sent. Nothing waits in line: every question
- * has its own place, and when there is none, the asker gets SERVFAIL. */
+ * Only what an answer really carries is pinned, and it is pinned before it is sent. Nothing waits
+ * in line: every question has its own place, and when there is none, the asker gets SERVFAIL. */
 #include "core/dns.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -20,7 +20,8 @@
 #define QUESTIONS 256 /* open at once */
 #define DATAGRAMS 32  /* for each wake-up */
 #define CACHE 256
-#define REPLY 16384  /* the longest answer: all aliases and addresses of a result are below 7 KiB */
+#define REPLY 16384 /* the longest answer: all aliases and addresses of a result are below 7 KiB   \
+		     */
 #define TTL_MAX 3600
 #define TTL_NO_NAME 5 /* of an answer that there is no such name or address */
 #define TTL_FAILURE 1 /* of a failure: askers repeat at once */
@@ -33,7 +34,7 @@ enum state { JUDGING, WAITING, RESOLVING };
 
 struct question {
 	struct question *next;
-	struct lat_dns *dns;       /* NULL: the server is gone, the resolver still has the question */
+	struct lat_dns *dns; /* NULL: the server is gone, the resolver still has the question */
 	struct lat_dns_conn *conn; /* NULL: asked over UDP, or the connection is gone */
 	struct sockaddr_storage from;
 	socklen_t from_len;
@@ -79,19 +80,21 @@ static void forget(struct question *q)
 
 static void begin(const struct question *q, struct lat_dns_reply *r)
 {
-	lat_dns_reply_begin(r, q->dns->out, q->tcp ? sizeof(q->dns->out) : q->query.udp_size, &q->query);
+	lat_dns_reply_begin(
+		r, q->dns->out, q->tcp ? sizeof(q->dns->out) : q->query.udp_size, &q->query);
 }
 
 /* Sends what was built, tells what happened, ends the question. */
-static void send_reply(struct question *q, struct lat_dns_reply *r, enum lat_dns_rcode rcode, size_t addresses,
-	size_t refused_private)
+static void send_reply(struct question *q, struct lat_dns_reply *r, enum lat_dns_rcode rcode,
+	size_t addresses, size_t refused_private)
 {
 	struct lat_dns *d = q->dns;
 	size_t len = lat_dns_reply_end(r, rcode);
 	char *shown = q->name[0] ? q->name : q->query.text;
 
 	shown[LAT_NAME_MAX - 1] = '\0';
-	d->hooks->done(d->hooks->ctx, shown, q->query.qtype, rcode, addresses, refused_private, q->tcp, q->sport);
+	d->hooks->done(d->hooks->ctx, shown, q->query.qtype, rcode, addresses, refused_private,
+		q->tcp, q->sport);
 	if (q->conn) {
 		struct lat_dns_conn *conn = q->conn;
 
@@ -99,12 +102,14 @@ static void send_reply(struct question *q, struct lat_dns_reply *r, enum lat_dns
 		lat_dns_conn_answer(conn, r->buf, len);
 	} else if (!q->tcp) {
 		/* A full buffer loses the answer; the asker repeats. */
-		sendto(d->udp.fd, r->buf, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&q->from, q->from_len);
+		sendto(d->udp.fd, r->buf, len, MSG_DONTWAIT | MSG_NOSIGNAL,
+			(struct sockaddr *)&q->from, q->from_len);
 	}
 	forget(q);
 }
 
-static void answer_code(struct question *q, enum lat_dns_rcode rcode, enum lat_dns_reason reason, const char *why)
+static void answer_code(
+	struct question *q, enum lat_dns_rcode rcode, enum lat_dns_reason reason, const char *why)
 {
 	struct lat_dns_reply r;
 
@@ -116,7 +121,8 @@ static void answer_code(struct question *q, enum lat_dns_rcode rcode, enum lat_d
 
 static void refuse(struct question *q)
 {
-	answer_code(q, LAT_DNS_REFUSED, LAT_DNS_REASON_BLOCKED, "lattice: no rule of the policy allows this name");
+	answer_code(q, LAT_DNS_REFUSED, LAT_DNS_REASON_BLOCKED,
+		"lattice: no rule of the policy allows this name");
 }
 
 static uint32_t bounded_ttl(uint32_t ttl)
@@ -126,7 +132,7 @@ static uint32_t bounded_ttl(uint32_t ttl)
 
 static void answer_local(struct question *q)
 {
-	static const uint8_t four[4] = { 127, 0, 0, 1 }, six[16] = { [15] = 1 };
+	static const uint8_t four[4] = {127, 0, 0, 1}, six[16] = {[15] = 1};
 	struct lat_dns_reply r;
 	struct lat_addr addr;
 	size_t n = 0;
@@ -142,8 +148,8 @@ static void answer_local(struct question *q)
 }
 
 /* Adds the addresses that may be given, each pinned. Returns how many. */
-static size_t add_addresses(struct question *q, struct lat_dns_reply *r, const struct lat_resolved *result,
-	size_t *refused_private)
+static size_t add_addresses(struct question *q, struct lat_dns_reply *r,
+	const struct lat_resolved *result, size_t *refused_private)
 {
 	struct lat_dns *d = q->dns;
 	uint64_t now = lat_now_ns();
@@ -159,7 +165,8 @@ static size_t add_addresses(struct question *q, struct lat_dns_reply *r, const s
 		}
 		if (lat_dns_reply_addr(r, addr, ttl) < 0)
 			break;
-		if (d->hooks->pin(d->hooks->ctx, q->name, addr, now + ((uint64_t)ttl + d->grace_s) * LAT_NS_PER_SEC))
+		if (d->hooks->pin(d->hooks->ctx, q->name, addr,
+			    now + ((uint64_t)ttl + d->grace_s) * LAT_NS_PER_SEC))
 			n++;
 		else
 			lat_dns_reply_undo(r);
@@ -175,7 +182,8 @@ static void answer_addresses(struct question *q, const struct lat_resolved *resu
 
 	begin(q, &r);
 	for (size_t i = 0; i < result->cname_count && err == 0; i++)
-		err = lat_dns_reply_cname(&r, result->cnames[i].target, bounded_ttl(result->cnames[i].ttl));
+		err = lat_dns_reply_cname(
+			&r, result->cnames[i].target, bounded_ttl(result->cnames[i].ttl));
 	if (err == -EINVAL) {
 		answer_code(q, LAT_DNS_SERVFAIL, LAT_DNS_REASON_NONE, NULL);
 		return;
@@ -185,7 +193,8 @@ static void answer_addresses(struct question *q, const struct lat_resolved *resu
 		begin(q, &r); /* an alias alone says nothing */
 		if (refused_private)
 			lat_dns_reply_explain(&r, LAT_DNS_REASON_FILTERED,
-				"lattice: the name leads to private addresses and its rule has no private = true");
+				"lattice: the name leads to private addresses and its rule has no "
+				"private = true");
 	}
 	send_reply(q, &r, LAT_DNS_NOERROR, n, refused_private);
 }
@@ -232,7 +241,8 @@ static void on_resolved(void *arg, const struct lat_resolved *result)
 		return;
 	}
 	if (result->status != -ECANCELED)
-		lat_dns_cache_put(q->dns->cache, q->name, family_of(q), result, keep_s(result), lat_now_ns());
+		lat_dns_cache_put(
+			q->dns->cache, q->name, family_of(q), result, keep_s(result), lat_now_ns());
 	answer_result(q, result);
 }
 
@@ -294,17 +304,18 @@ static void judge(struct question *q)
 static bool repeated(const struct lat_dns *d, const struct question *n)
 {
 	for (const struct question *q = d->questions; q; q = q->next)
-		if (!q->tcp && q->query.id == n->query.id && q->query.qtype == n->query.qtype && q->sport == n->sport &&
-		    q->query.qname_len == n->query.qname_len && q->from_len == n->from_len &&
-		    memcmp(q->query.qname, n->query.qname, n->query.qname_len) == 0 &&
-		    memcmp(&q->from, &n->from, n->from_len) == 0)
+		if (!q->tcp && q->query.id == n->query.id && q->query.qtype == n->query.qtype &&
+			q->sport == n->sport && q->query.qname_len == n->query.qname_len &&
+			q->from_len == n->from_len &&
+			memcmp(q->query.qname, n->query.qname, n->query.qname_len) == 0 &&
+			memcmp(&q->from, &n->from, n->from_len) == 0)
 			return true;
 	return false;
 }
 
 /* A message came, from conn or (NULL) by UDP from `from`. */
-static void receive(struct lat_dns *d, const uint8_t *msg, size_t len, struct lat_dns_conn *conn, uint16_t sport,
-	const struct sockaddr_storage *from, socklen_t from_len)
+static void receive(struct lat_dns *d, const uint8_t *msg, size_t len, struct lat_dns_conn *conn,
+	uint16_t sport, const struct sockaddr_storage *from, socklen_t from_len)
 {
 	struct question *q = calloc(1, sizeof(*q));
 	int code = q ? lat_dns_query_parse(msg, len, &q->query) : -ENOMEM;
@@ -348,7 +359,8 @@ static void receive(struct lat_dns *d, const uint8_t *msg, size_t len, struct la
 static void on_udp(struct lat_poll_item *item, uint32_t events)
 {
 	struct lat_dns *d = lat_container_of(item, struct lat_dns, udp);
-	uint8_t msg[1024]; /* longer than any query that is right; one cut here has trailing bytes or none and is FORMERR */
+	uint8_t msg[1024]; /* longer than any query that is right; one cut here has trailing bytes
+			      or none and is FORMERR */
 
 	for (int i = 0; i < DATAGRAMS; i++) {
 		struct sockaddr_storage from;
@@ -358,7 +370,8 @@ static void on_udp(struct lat_poll_item *item, uint32_t events)
 		ssize_t n;
 
 		memset(&from, 0, sizeof(from));
-		n = recvfrom(item->fd, msg, sizeof(msg), MSG_DONTWAIT, (struct sockaddr *)&from, &from_len);
+		n = recvfrom(item->fd, msg, sizeof(msg), MSG_DONTWAIT, (struct sockaddr *)&from,
+			&from_len);
 		if (n < 0)
 			return;
 		if (lat_addr_from_sockaddr((struct sockaddr *)&from, from_len, &addr, &sport) == 0)
@@ -366,7 +379,8 @@ static void on_udp(struct lat_poll_item *item, uint32_t events)
 	}
 }
 
-static void on_message(void *ctx, struct lat_dns_conn *conn, const uint8_t *msg, size_t len, uint16_t sport)
+static void on_message(
+	void *ctx, struct lat_dns_conn *conn, const uint8_t *msg, size_t len, uint16_t sport)
 {
 	receive(ctx, msg, len, conn, sport, NULL, 0);
 }
@@ -418,8 +432,9 @@ int lat_dns_new(const struct lat_dns_options *options, struct lat_dns **out)
 	d->resolver = options->resolver;
 	d->hooks = options->hooks;
 	d->grace_s = options->grace_s ? options->grace_s : GRACE_S;
-	d->udp = (struct lat_poll_item){ .fd = options->udp, .ready = on_udp };
-	d->stream_hooks = (struct lat_dns_stream_hooks){ .ctx = d, .message = on_message, .gone = on_gone };
+	d->udp = (struct lat_poll_item){.fd = options->udp, .ready = on_udp};
+	d->stream_hooks =
+		(struct lat_dns_stream_hooks){.ctx = d, .message = on_message, .gone = on_gone};
 	r = lat_dns_cache_new(CACHE, &d->cache);
 	if (r == 0)
 		r = lat_dns_streams_new(d->poller, options->tcp, &d->stream_hooks, &d->streams);

@@ -1,4 +1,5 @@
-/* See dns_cache.h. A small table searched from end to end: a run knows tens of names, not thousands. */
+/* See dns_cache.h. A small table searched from end to end: a run knows tens of names, not
+ * thousands. */
 #include "core/dns_cache.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -62,8 +63,8 @@ static struct entry *make_room(struct lat_dns_cache *cache)
 	return first;
 }
 
-void lat_dns_cache_put(struct lat_dns_cache *cache, const char *name, int family, const struct lat_resolved *result,
-	uint32_t ttl_s, uint64_t now_ns)
+void lat_dns_cache_put(struct lat_dns_cache *cache, const char *name, int family,
+	const struct lat_resolved *result, uint32_t ttl_s, uint64_t now_ns)
 {
 	size_t addrs = result->addr_count * sizeof(result->addrs[0]);
 	size_t cnames = result->cname_count * sizeof(result->cnames[0]);

@@ -16,7 +16,8 @@ enum lat_dns_local lat_dns_local_kind(const char *name)
 	if (below(name, "localhost"))
 		return LAT_DNS_LOCAL_HOST;
 	if (below(name, "127.in-addr.arpa") ||
-	    strcmp(name, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa") == 0)
+		strcmp(name, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6."
+			     "arpa") == 0)
 		return LAT_DNS_LOCAL_REVERSE_HOST;
 	if (below(name, "in-addr.arpa") || below(name, "ip6.arpa"))
 		return LAT_DNS_LOCAL_REVERSE;

@@ -4,9 +4,9 @@
 
 enum lat_dns_local {
 	LAT_DNS_LOCAL_NO,
-	LAT_DNS_LOCAL_HOST,         /* localhost and below (RFC 6761): 127.0.0.1, ::1 */
+	LAT_DNS_LOCAL_HOST,	    /* localhost and below (RFC 6761): 127.0.0.1, ::1 */
 	LAT_DNS_LOCAL_REVERSE_HOST, /* the reverse names of 127.0.0.0/8 and ::1: there is none */
-	LAT_DNS_LOCAL_REVERSE,      /* every other reverse name: an address is no one's to ask about */
+	LAT_DNS_LOCAL_REVERSE, /* every other reverse name: an address is no one's to ask about */
 };
 
 /* name: lower case, no trailing dot. */

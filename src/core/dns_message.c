@@ -1,12 +1,13 @@
-/* See dns_message.h. Reading goes through one cursor that refuses to pass the end; writing through one that knows the room. */
+/* See dns_message.h. Reading goes through one cursor that refuses to pass the end; writing through
+ * one that knows the room. */
 #include "core/dns_message.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #define HEADER 12
-#define OPT_LEN 11          /* OPT with no options */
-#define OPT_REASON 15       /* option number of an extended error */
+#define OPT_LEN 11	    /* OPT with no options */
+#define OPT_REASON 15	    /* option number of an extended error */
 #define REASON_TEXT_MAX 120 /* of an explanation; the rest is cut */
 #define FLAG_QR 0x80
 #define FLAG_TC 0x02
@@ -39,7 +40,8 @@ static bool get_name(struct cursor *c, uint8_t *out, uint8_t *len)
 		if (c->p >= c->end)
 			return false;
 		label = *c->p;
-		if (label > 63 || n + label + 1 > LAT_DNS_WIRE_NAME || (size_t)(c->end - c->p) < label + 1)
+		if (label > 63 || n + label + 1 > LAT_DNS_WIRE_NAME ||
+			(size_t)(c->end - c->p) < label + 1)
 			return false;
 		memcpy(out + n, c->p, label + 1);
 		n += label + 1;
@@ -82,8 +84,8 @@ static int parse_opt(struct cursor *c, struct lat_dns_query *q)
 
 	if (c->p >= c->end || *c->p++ != 0)
 		return LAT_DNS_FORMERR;
-	if (!get16(c, &type) || type != LAT_DNS_OPT || !get16(c, &size) || !get16(c, &ext) || !get16(c, &flags) ||
-	    !get16(c, &rdlen) || c->end - c->p != rdlen)
+	if (!get16(c, &type) || type != LAT_DNS_OPT || !get16(c, &size) || !get16(c, &ext) ||
+		!get16(c, &flags) || !get16(c, &rdlen) || c->end - c->p != rdlen)
 		return LAT_DNS_FORMERR;
 	while (c->p < c->end) {
 		uint16_t code, len;
@@ -93,7 +95,9 @@ static int parse_opt(struct cursor *c, struct lat_dns_query *q)
 		c->p += len;
 	}
 	q->edns = 1;
-	q->udp_size = size < LAT_DNS_UDP_MIN ? LAT_DNS_UDP_MIN : size > LAT_DNS_UDP_MAX ? LAT_DNS_UDP_MAX : size;
+	q->udp_size = size < LAT_DNS_UDP_MIN   ? LAT_DNS_UDP_MIN
+		      : size > LAT_DNS_UDP_MAX ? LAT_DNS_UDP_MAX
+					       : size;
 	return (ext & 0xff) ? LAT_DNS_BADVERS : 0;
 }
 
@@ -104,7 +108,7 @@ int lat_dns_query_parse(const uint8_t *msg, size_t len, struct lat_dns_query *q)
 
 	if (len < HEADER || (msg[2] & FLAG_QR))
 		return -EBADMSG;
-	c = (struct cursor){ msg + HEADER, msg + len };
+	c = (struct cursor){msg + HEADER, msg + len};
 	memset(q, 0, sizeof(*q));
 	q->udp_size = LAT_DNS_UDP_MIN;
 	q->id = (uint16_t)(msg[0] << 8 | msg[1]);
@@ -162,7 +166,8 @@ static void put16(uint8_t *p, unsigned v)
 	p[1] = (uint8_t)v;
 }
 
-void lat_dns_reply_begin(struct lat_dns_reply *r, uint8_t *buf, size_t size, const struct lat_dns_query *q)
+void lat_dns_reply_begin(
+	struct lat_dns_reply *r, uint8_t *buf, size_t size, const struct lat_dns_query *q)
 {
 	memset(r, 0, sizeof(*r));
 	r->buf = buf;
@@ -185,7 +190,8 @@ void lat_dns_reply_begin(struct lat_dns_reply *r, uint8_t *buf, size_t size, con
 	r->last = r->len;
 }
 
-static int add_record(struct lat_dns_reply *r, uint16_t type, uint32_t ttl, const void *data, size_t len)
+static int add_record(
+	struct lat_dns_reply *r, uint16_t type, uint32_t ttl, const void *data, size_t len)
 {
 	size_t need = 12 + len, room = r->size - r->len - (r->edns ? OPT_LEN : 0);
 	uint8_t *p = r->buf + r->len;

@@ -1,4 +1,5 @@
-/* See dns_stream.h. A connection that is to end is only marked dead; it is freed where nothing below it can be using it. */
+/* See dns_stream.h. A connection that is to end is only marked dead; it is freed where nothing
+ * below it can be using it. */
 #include "core/dns_stream.h"
 #include "base/addr.h"
 #include "base/clock.h"
@@ -9,18 +10,19 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define CONNS 64        /* at once */
-#define OPEN 32         /* unanswered queries of one connection: more wait unread */
-#define MESSAGE 2048    /* longest query taken; an honest one is below 600 bytes */
-#define UNSENT (128u << 10) /* answers that a connection does not take: beyond this it is closed */
+#define CONNS 64	    /* at once */
+#define OPEN 32		    /* unanswered queries of one connection: more wait unread */
+#define MESSAGE 2048	    /* longest query taken; an honest one is below 600 bytes */
+#define UNSENT (128u << 10) /* answers that a connection does not take: beyond this it is closed   \
+			     */
 #define IDLE_S 10
-#define ACCEPTS 16      /* for each wake-up */
+#define ACCEPTS 16 /* for each wake-up */
 
 struct lat_dns_conn {
 	struct lat_poll_item item;
 	struct lat_dns_streams *streams;
 	uint64_t used_ns;
-	unsigned open;         /* messages handed up and not answered */
+	unsigned open; /* messages handed up and not answered */
 	uint16_t sport;
 	bool dead, busy, ended; /* busy: in on_ready, which frees; ended: the peer sends no more */
 	size_t in_len, out_len, out_max;
@@ -147,7 +149,8 @@ static void on_conn(struct lat_poll_item *item, uint32_t events)
 	flush(c);
 	messages(c); /* left over from when too many were open */
 	if (!c->dead && !c->ended && c->open < OPEN && c->in_len < sizeof(c->in)) {
-		ssize_t n = recv(c->item.fd, c->in + c->in_len, sizeof(c->in) - c->in_len, MSG_DONTWAIT);
+		ssize_t n = recv(
+			c->item.fd, c->in + c->in_len, sizeof(c->in) - c->in_len, MSG_DONTWAIT);
 
 		if (n > 0) {
 			c->in_len += (size_t)n;
@@ -163,7 +166,8 @@ static void on_conn(struct lat_poll_item *item, uint32_t events)
 	settle(c);
 }
 
-/* A free place; if there is none, the one of the connection that has been quiet longest with nothing open. */
+/* A free place; if there is none, the one of the connection that has been quiet longest with
+ * nothing open. */
 static struct lat_dns_conn **place(struct lat_dns_streams *s)
 {
 	struct lat_dns_conn **quiet = NULL;
@@ -173,7 +177,8 @@ static struct lat_dns_conn **place(struct lat_dns_streams *s)
 
 		if (!*at)
 			return at;
-		if (!(*at)->open && !(*at)->out_len && (!quiet || (*at)->used_ns < (*quiet)->used_ns))
+		if (!(*at)->open && !(*at)->out_len &&
+			(!quiet || (*at)->used_ns < (*quiet)->used_ns))
 			quiet = at;
 	}
 	if (quiet)
@@ -190,7 +195,8 @@ static void on_listener(struct lat_poll_item *item, uint32_t events)
 		socklen_t from_len = sizeof(from);
 		struct lat_dns_conn **at, *c;
 		struct lat_addr addr;
-		int fd = accept4(item->fd, (struct sockaddr *)&from, &from_len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		int fd = accept4(item->fd, (struct sockaddr *)&from, &from_len,
+			SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd < 0)
 			return;
@@ -201,7 +207,7 @@ static void on_listener(struct lat_poll_item *item, uint32_t events)
 			continue;
 		}
 		c->streams = s;
-		c->item = (struct lat_poll_item){ .fd = fd, .ready = on_conn };
+		c->item = (struct lat_poll_item){.fd = fd, .ready = on_conn};
 		c->used_ns = lat_now_ns();
 		lat_addr_from_sockaddr((struct sockaddr *)&from, from_len, &addr, &c->sport);
 		if (lat_poller_add(s->poller, &c->item, EPOLLIN) < 0) {
@@ -213,8 +219,8 @@ static void on_listener(struct lat_poll_item *item, uint32_t events)
 	}
 }
 
-int lat_dns_streams_new(struct lat_poller *poller, int listener, const struct lat_dns_stream_hooks *hooks,
-	struct lat_dns_streams **out)
+int lat_dns_streams_new(struct lat_poller *poller, int listener,
+	const struct lat_dns_stream_hooks *hooks, struct lat_dns_streams **out)
 {
 	lat_autofree struct lat_dns_streams *s = calloc(1, sizeof(*s));
 	int r;
@@ -223,8 +229,9 @@ int lat_dns_streams_new(struct lat_poller *poller, int listener, const struct la
 		return -ENOMEM;
 	s->poller = poller;
 	s->hooks = hooks;
-	s->item = (struct lat_poll_item){ .fd = listener, .ready = on_listener };
-	if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) < 0 || listen(listener, CONNS) < 0)
+	s->item = (struct lat_poll_item){.fd = listener, .ready = on_listener};
+	if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) < 0 ||
+		listen(listener, CONNS) < 0)
 		return -errno;
 	r = lat_poller_add(poller, &s->item, EPOLLIN);
 	if (r < 0)

@@ -11,21 +11,25 @@ static bool same_question(ns_msg *msg, const char *name, int type)
 {
 	ns_rr rr;
 
-	return ns_msg_count(*msg, ns_s_qd) == 1 && ns_parserr(msg, ns_s_qd, 0, &rr) == 0 && ns_rr_class(rr) == ns_c_in &&
-	       (int)ns_rr_type(rr) == type && strcasecmp(ns_rr_name(rr), name) == 0;
+	return ns_msg_count(*msg, ns_s_qd) == 1 && ns_parserr(msg, ns_s_qd, 0, &rr) == 0 &&
+	       ns_rr_class(rr) == ns_c_in && (int)ns_rr_type(rr) == type &&
+	       strcasecmp(ns_rr_name(rr), name) == 0;
 }
 
 /* The alias record of `name`, if there is one: 1, 0, or -EPROTO. */
-static int find_alias(ns_msg *msg, int count, const char *name, char target[static NS_MAXDNAME], uint32_t *ttl)
+static int find_alias(
+	ns_msg *msg, int count, const char *name, char target[static NS_MAXDNAME], uint32_t *ttl)
 {
 	for (int i = 0; i < count; i++) {
 		ns_rr rr;
 
 		if (ns_parserr(msg, ns_s_an, i, &rr) < 0)
 			return -EPROTO;
-		if (ns_rr_type(rr) != ns_t_cname || ns_rr_class(rr) != ns_c_in || strcasecmp(ns_rr_name(rr), name) != 0)
+		if (ns_rr_type(rr) != ns_t_cname || ns_rr_class(rr) != ns_c_in ||
+			strcasecmp(ns_rr_name(rr), name) != 0)
 			continue;
-		if (ns_name_uncompress(ns_msg_base(*msg), ns_msg_end(*msg), ns_rr_rdata(rr), target, NS_MAXDNAME) < 0)
+		if (ns_name_uncompress(ns_msg_base(*msg), ns_msg_end(*msg), ns_rr_rdata(rr), target,
+			    NS_MAXDNAME) < 0)
 			return -EPROTO;
 		*ttl = ns_rr_ttl(rr);
 		return 1;
@@ -38,7 +42,7 @@ static int add_alias(struct lat_resolved *out, const char *name, const char *tar
 	size_t n = out->cname_count;
 
 	if (n == LAT_RESOLVE_MAX_CNAMES || strlen(name) >= sizeof(out->cnames[n].alias) ||
-	    strlen(target) >= sizeof(out->cnames[n].target))
+		strlen(target) >= sizeof(out->cnames[n].target))
 		return -EPROTO;
 	for (size_t i = 0; i < n; i++)
 		if (strcasecmp(out->cnames[i].alias, target) == 0)
@@ -60,7 +64,8 @@ static bool known(const struct lat_resolved *out, const struct lat_addr *addr)
 	return false;
 }
 
-static int add_addresses(ns_msg *msg, int count, const char *name, int family, struct lat_resolved *out)
+static int add_addresses(
+	ns_msg *msg, int count, const char *name, int family, struct lat_resolved *out)
 {
 	for (int i = 0; i < count && out->addr_count < LAT_RESOLVE_MAX_ADDRS; i++) {
 		struct lat_addr addr;
@@ -85,16 +90,19 @@ static int add_addresses(ns_msg *msg, int count, const char *name, int family, s
 	return 0;
 }
 
-int lat_answer_read(const uint8_t *data, size_t len, const char *name, int family, struct lat_resolved *out)
+int lat_answer_read(
+	const uint8_t *data, size_t len, const char *name, int family, struct lat_resolved *out)
 {
 	char owner[NS_MAXDNAME], target[NS_MAXDNAME];
 	uint32_t ttl;
 	ns_msg msg;
 	int count, r;
 
-	if (len > NS_MAXMSG || strlen(name) >= sizeof(owner) || ns_initparse(data, (int)len, &msg) < 0)
+	if (len > NS_MAXMSG || strlen(name) >= sizeof(owner) ||
+		ns_initparse(data, (int)len, &msg) < 0)
 		return -EPROTO;
-	if (!ns_msg_getflag(msg, ns_f_qr) || !same_question(&msg, name, family == 4 ? ns_t_a : ns_t_aaaa))
+	if (!ns_msg_getflag(msg, ns_f_qr) ||
+		!same_question(&msg, name, family == 4 ? ns_t_a : ns_t_aaaa))
 		return -EPROTO;
 	count = ns_msg_count(msg, ns_s_an) > RECORDS_MAX ? RECORDS_MAX : ns_msg_count(msg, ns_s_an);
 	out->addr_count = out->cname_count = 0;

@@ -1,10 +1,11 @@
-/* See resolver.h. Each question has a channel of its own: a fresh source port and id, the host's resolv.conf and hosts file
- * as they are now, and nothing that a slow question could hold up. The channel's sockets are uv_poll handles, its
- * time-outs and the question's own deadline one uv_timer.
+/* See resolver.h. Each question has a channel of its own: a fresh source port and id, the host's
+ * resolv.conf and hosts file as they are now, and nothing that a slow question could hold up. The
+ * channel's sockets are uv_poll handles, its time-outs and the question's own deadline one
+ * uv_timer.
  *
- * Life of a question: STARTED (asking) -> DONE (result is known, delivered by the timer on the next turn of the loop,
- * because a channel must not be destroyed from within its own callback) -> CLOSING (handles close) -> freed with the last
- * close. */
+ * Life of a question: STARTED (asking) -> DONE (result is known, delivered by the timer on the next
+ * turn of the loop, because a channel must not be destroyed from within its own callback) ->
+ * CLOSING (handles close) -> freed with the last close. */
 #include "loop/resolver.h"
 #include "base/clock.h"
 #include "base/mem.h"
@@ -16,12 +17,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRY_MS 1500      /* first wait for a server; doubles with each round */
+#define TRY_MS 1500 /* first wait for a server; doubles with each round */
 #define TRIES 2
 #define DEADLINE_MS 4500 /* of a question in all: below the 5 s that stub resolvers wait */
 #define EDNS_SIZE 1232
-#define SOCKETS 16       /* of one question: each server's datagram and stream socket */
-#define HOSTS_TTL 10     /* of an answer from the hosts file, which has none */
+#define SOCKETS 16   /* of one question: each server's datagram and stream socket */
+#define HOSTS_TTL 10 /* of an answer from the hosts file, which has none */
 
 struct question;
 
@@ -88,15 +89,16 @@ static void deliver_soon(struct question *q, int status)
 static void rearm(struct question *q)
 {
 	uint64_t now = lat_now_ns(), left_ms;
-	struct timeval max, tv;
+	struct timeval max, buf, *tv;
 
 	if (q->finished)
 		return;
 	left_ms = now >= q->deadline_ns ? 0 : (q->deadline_ns - now) / LAT_NS_PER_MS + 1;
 	max.tv_sec = (time_t)(left_ms / 1000);
 	max.tv_usec = (suseconds_t)(left_ms % 1000 * 1000);
-	ares_timeout(q->channel, &max, &tv);
-	uv_timer_start(&q->timer, on_timer, (uint64_t)tv.tv_sec * 1000 + (uint64_t)tv.tv_usec / 1000 + 1, 0);
+	tv = ares_timeout(q->channel, &max, &buf);
+	uv_timer_start(&q->timer, on_timer,
+		(uint64_t)tv->tv_sec * 1000 + (uint64_t)tv->tv_usec / 1000 + 1, 0);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events)
@@ -107,7 +109,7 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 	bool both = status < 0; /* an error shows itself in the read or write that follows */
 
 	ares_process_fd(q->channel, both || (events & UV_READABLE) ? fd : ARES_SOCKET_BAD,
-			both || (events & UV_WRITABLE) ? fd : ARES_SOCKET_BAD);
+		both || (events & UV_WRITABLE) ? fd : ARES_SOCKET_BAD);
 	rearm(q);
 }
 
@@ -140,7 +142,8 @@ static void on_socket(void *data, ares_socket_t fd, int readable, int writable)
 		struct watch *w = empty < SOCKETS ? calloc(1, sizeof(*w)) : NULL;
 
 		if (!w || uv_poll_init_socket(q->resolver->loop, &w->poll, fd) < 0) {
-			free(w); /* an unwatched socket is silence: the deadline ends the question */
+			free(w); /* an unwatched socket is silence: the deadline ends the question
+				  */
 			return;
 		}
 		w->question = q;
@@ -148,7 +151,8 @@ static void on_socket(void *data, ares_socket_t fd, int readable, int writable)
 		q->handles++;
 		q->watches[slot = empty] = w;
 	}
-	uv_poll_start(&q->watches[slot]->poll, (readable ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0), on_ready);
+	uv_poll_start(&q->watches[slot]->poll,
+		(readable ? UV_READABLE : 0) | (writable ? UV_WRITABLE : 0), on_ready);
 }
 
 static void on_answer(void *arg, int status, int timeouts, unsigned char *msg, int len)
@@ -180,7 +184,8 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *msg, i
 	}
 }
 
-/* Ends the question: the channel with its sockets, then the handles; the callback is the last to hear of it. */
+/* Ends the question: the channel with its sockets, then the handles; the callback is the last to
+ * hear of it. */
 static void finish(struct question *q)
 {
 	q->closing = true;
@@ -212,9 +217,11 @@ static bool from_hosts(struct question *q)
 {
 	struct hostent *host = NULL;
 
-	if (ares_gethostbyname_file(q->channel, q->name, q->family == 4 ? AF_INET : AF_INET6, &host) != ARES_SUCCESS)
+	if (ares_gethostbyname_file(q->channel, q->name, q->family == 4 ? AF_INET : AF_INET6,
+		    &host) != ARES_SUCCESS)
 		return false;
-	for (char **a = host->h_addr_list; *a && q->result.addr_count < LAT_RESOLVE_MAX_ADDRS; a++) {
+	for (char **a = host->h_addr_list; *a && q->result.addr_count < LAT_RESOLVE_MAX_ADDRS;
+		a++) {
 		struct lat_addr *addr = &q->result.addrs[q->result.addr_count].addr;
 
 		if (q->family == 4)
@@ -238,8 +245,8 @@ static int open_channel(struct question *q)
 		.sock_state_cb = on_socket,
 		.sock_state_cb_data = q,
 	};
-	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ | ARES_OPT_SOCK_STATE_CB |
-		   ARES_OPT_DOMAINS;
+	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
+		   ARES_OPT_SOCK_STATE_CB | ARES_OPT_DOMAINS;
 
 	switch (ares_init_options(&q->channel, &options, mask)) {
 	case ARES_SUCCESS:
@@ -283,7 +290,8 @@ int lat_resolver_ask(struct lat_resolver *resolver, const char *name, int family
 	if (from_hosts(q))
 		deliver_soon(q, 0);
 	else
-		ares_query(q->channel, q->name, ns_c_in, family == 4 ? ns_t_a : ns_t_aaaa, on_answer, q);
+		ares_query(q->channel, q->name, ns_c_in, family == 4 ? ns_t_a : ns_t_aaaa,
+			on_answer, q);
 	rearm(q);
 	return 0;
 }
