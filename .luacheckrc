@@ -1,6 +1,6 @@
 -- luacheck over lua/, policies, tests, scripts, examples. No new globals anywhere; each exception says why.
 std = "lua54"
-max_line_length = 120 -- the house style is 90; a table of test data may be wider
+max_line_length = 125 -- the house style is 90; a table of test data may be wider
 codes = true
 self = false
 unused_args = false -- a handler keeps the arguments of its kind, used or not

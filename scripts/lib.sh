@@ -95,12 +95,14 @@ private_environment() {
 	PKG_CONFIG_LIBDIR=$usr/lib/$ma/pkgconfig:$usr/lib/pkgconfig:$usr/share/pkgconfig
 	LUA_PATH_5_4="$usr/share/lua/5.4/?.lua;$usr/share/lua/5.4/?/init.lua;;"
 	LUA_CPATH_5_4="$usr/lib/$ma/lua/5.4/?.so;;"
+	LATTICE_LUA_SHARE=$usr/share/lua/5.4
+	LATTICE_LUA_LIB=$usr/lib/$ma/lua/5.4
 	LUA_PATH="$usr/share/lua/5.1/?.lua;$usr/share/lua/5.1/?/init.lua;;"
 	LUA_CPATH="$usr/lib/$ma/lua/5.1/?.so;;"
 	LATTICE_CMAKE="-DCMAKE_SYSROOT=$deps/root -DCMAKE_C_COMPILER=$usr/bin/gcc
 		-DCMAKE_BUILD_RPATH=$deps/lib;$usr/lib/$ma"
 	export PATH LD_LIBRARY_PATH PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_LIBDIR LUA_PATH_5_4 LUA_CPATH_5_4 \
-		LUA_PATH LUA_CPATH LATTICE_CMAKE
+		LATTICE_LUA_SHARE LATTICE_LUA_LIB LUA_PATH LUA_CPATH LATTICE_CMAKE
 }
 
 # toolchain GROUP...: makes sure that the packages of these groups can be used, by the system or privately.
