@@ -29,6 +29,14 @@ local function read_file(path)
   return text
 end
 
+--- The text of a policy that is compiled into the program; nil in plain Lua.
+---@param name string
+---@return string?
+function M.shipped(name)
+  local found, api = pcall(require, "lattice.api")
+  return found and api.text("policies/" .. name .. ".lua") or nil
+end
+
 local function short_source(chunk)
   return debug.getinfo(load("", chunk), "S").short_src
 end
@@ -44,6 +52,7 @@ end
 local function new_loader(opts)
   local self = setmetatable({
     opts = opts, problems = errors.new(), guard = guard.new(opts.budget), files = {}, count = 0,
+    included = {},
     rules = {}, sets = {}, routes = {}, unix = {}, tests = {}, limits = {}, handlers = {},
   }, Loader)
   function self.place()
@@ -115,9 +124,9 @@ end
 
 --- Finds what `include` (or --policy) names: a shipped policy, or a file.
 function Loader:find(name, from)
-  local shipped = self.opts.shipped
+  local shipped = self.opts.shipped or M.shipped
   if name:find("^[%w_-]+$") then
-    local text = shipped and shipped(name)
+    local text = shipped(name)
     if text then return { name = "policies/" .. name .. ".lua", text = text, shipped = true } end
     local near = suggest.nearest(name, SHIPPED)
     return nil, ("there is no shipped policy '%s'"):format(name), "a path ends in .lua", near
@@ -148,6 +157,9 @@ function Loader:include(name, source, line)
     end
     at = at.from
   end
+  -- A second copy of the same rules could never match.
+  if self.included[found.name] then return end
+  self.included[found.name] = true
   if source.depth >= MAX_DEPTH or self.count >= MAX_SOURCES then
     return self:problem(source, line, "too many includes")
   end
