@@ -40,8 +40,8 @@ multiarch() {
 install() {
 	say "installing: $*"
 	log=$(mktemp)
-	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
-		>"$log" 2>&1 </dev/null; then
+	if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y -o DPkg::Lock::Timeout=300 \
+		--no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
 		tail -n 20 "$log" >&2
 		rm -f "$log"
 		return 1
@@ -103,6 +103,15 @@ private_environment() {
 		-DCMAKE_BUILD_RPATH=$deps/lib;$usr/lib/$ma"
 	export PATH LD_LIBRARY_PATH PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_LIBDIR LUA_PATH_5_4 LUA_CPATH_5_4 \
 		LATTICE_LUA_SHARE LATTICE_LUA_LIB LUA_PATH LUA_CPATH LATTICE_CMAKE
+}
+
+# try_install GROUP...: as root, what of these groups is missing; without them some tests are skipped.
+try_install() {
+	is_root || return 0
+	# shellcheck disable=SC2046 # one package a word
+	lacking=$(missing $(packages "$@"))
+	# shellcheck disable=SC2086
+	[ -z "$lacking" ] || install $lacking || say "going on without them: some tests will be skipped"
 }
 
 # toolchain GROUP...: makes sure that the packages of these groups can be used, by the system or privately.
