@@ -37,8 +37,19 @@ int lat_audit_reroute(struct lat_audit *audit, const struct lat_audit_route *rou
 uint64_t lat_audit_stop(struct lat_audit *audit, int timeout_ms);
 
 /* The record as one OCSF 1.6 JSON line without the newline, into buf; returns the length, or -ENOSPC. Every byte below
- * 0x20, 0x7f and invalid UTF-8 in strings is escaped. */
-struct lat_audit_context { const char *run_name, *run_id, *mode, *policy, *host; };
+ * 0x20, 0x7f and invalid UTF-8 in strings is escaped (base/json.h).
+ *
+ * Classes: 4001 for VERDICT, CLOSE and UNIX; 4003 for DNS; 5019 for RELOAD; 1007 for START and EXIT; 0 (base event) for the
+ * rest. What OCSF has no place for is in unmapped.lattice: kind, action, rule, where, generation and whatever else of the
+ * record is not zero, under its own name.
+ *
+ * unmapped.lattice.line counts what this sink was to get, from 1. A jump of line by k + 1 is fine only before a record of
+ * kind "loss" with lost >= k: so a reader can say "complete", or name the gap, even of a filtered sink. metadata.sequence is
+ * the record's number in the run. */
+struct lat_audit_context {
+	const char *run_name, *run_id, *mode, *policy, *host;
+	uint64_t line; /* 0: left out */
+};
 int lat_record_ocsf(const struct lat_record *record, const struct lat_audit_context *context, char *buf, size_t size);
 /* "ALLOW tcp 203.0.113.9:443 (api.example) curl[812] agent.lua:14", for people; length or -ENOSPC. */
 int lat_record_line(const struct lat_record *record, char *buf, size_t size);
