@@ -157,7 +157,8 @@ void lat_sink_set_rotation(struct lat_sink *s, uint64_t bytes)
 static void tell_trouble(struct lat_sink *s, int error)
 {
 	if (!s->failing)
-		lat_warn("audit: %s: %s; what cannot be kept is lost, and counted", s->target, strerror(error));
+		lat_warn("audit: %s: %s; what cannot be kept is lost, and counted", s->target,
+			error == ENOBUFS ? "the reader does not keep up" : strerror(error));
 	s->failing = true;
 }
 
