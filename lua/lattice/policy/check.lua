@@ -231,9 +231,10 @@ function Checker:rule_text(text, rule, report)
   end
   rule.dir = tree.dir or "out"
   if not check_way(rule.dir, tree.way, tree.way_pos, text, report) then return false end
-  local good_protos, good_dests, good_ports = nil, nil, true
-  good_protos, rule.protos = cached(self.proto_cache, read_protos, tree.protos, tree.protos_pos, text, report)
-  good_dests, rule.dests = self:dests(split(tree.dests, tree.dests_pos, text), report)
+  local good_protos, protos = cached(self.proto_cache, read_protos, tree.protos, tree.protos_pos, text, report)
+  local good_dests, dests = self:dests(split(tree.dests, tree.dests_pos, text), report)
+  local good_ports = true
+  rule.protos, rule.dests = protos, dests
   if tree.ports then
     good_ports, rule.ports = cached(self.port_cache, read_ports, tree.ports, tree.ports_pos, text, report)
     local place = { pos = tree.ports_pos, raw = text }

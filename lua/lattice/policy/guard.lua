@@ -11,6 +11,7 @@ local M = {}
 local sethook, getinfo = debug.sethook, debug.getinfo
 local gethook = debug.gethook or function() return "the host's" end
 local count_memory = collectgarbage
+local plain_methods = string
 
 local STEP = 4 -- a string that doubles itself grows at most this often between two looks
 local DEFAULTS = { instructions = 20000000, memory = 64 * 1024, work = 200000000 }
@@ -103,38 +104,57 @@ local function plain_message(guard, problem)
   return problem:match("^[^\n]*")
 end
 
---- Calls fn under the limits. On failure nil and { message, source?, line? }.
+-- The table of string methods; nil where the host has locked it and bounds the methods itself.
+local function string_meta()
+  local meta = getmetatable("")
+  return type(meta) == "table" and meta or nil
+end
+
+--- Calls fn under the limits. On failure false and { message, source?, line? }.
 ---@param fn function
 ---@return boolean ok
 ---@return any result_or_problem
 function Guard:run(fn, ...)
   local outer_hook, outer_mask, outer_count = gethook()
-  local own_hook = type(outer_hook) ~= "string"
-  local strings = getmetatable("") -- a text where the host has locked it and bounds the methods itself
-  local own_methods = type(strings) == "table" and self.methods
-  local outer_index = own_methods and strings.__index
-  local nested = self.depth > 0
+  local own_hook = type(outer_hook) ~= "string" and self.depth == 0
+  local strings = string_meta()
+  local outer_methods = strings and strings.__index
   local function finish(problem)
+    if strings then strings.__index = plain_methods end
     if type(problem) == "table" and problem.lattice_problem then return problem end
     local source, line = self:place(2)
     return { lattice_problem = true, message = plain_message(self, problem), source = source, line = line }
   end
+  if self.depth == 0 then self.spent = 0 end
   self.depth = self.depth + 1
-  if not nested then
-    self.spent = 0
-    if own_methods then strings.__index = own_methods end
-    if own_hook then sethook(make_hook(self), "", STEP) end
-  end
+  if strings then strings.__index = self.methods or plain_methods end
+  if own_hook then sethook(make_hook(self), "", STEP) end
   local result = table.pack(xpcall(fn, finish, ...))
-  if not nested then
-    if own_hook then sethook(outer_hook, outer_mask, outer_count) end
-    if own_methods then strings.__index = outer_index end
-  end
+  if own_hook then sethook(outer_hook, outer_mask, outer_count) end
+  if strings then strings.__index = outer_methods end
   self.depth = self.depth - 1
   if not result[1] and type(result[2]) ~= "table" then
     result[2] = { lattice_problem = true, message = plain_message(self, result[2]) }
   end
   return table.unpack(result, 1, result.n)
+end
+
+local function back_inside(strings, methods, ...)
+  if strings then strings.__index = methods end
+  return ...
+end
+
+--- A function of ours that policies call: inside it strings have their own methods, without bounds. (An error leaves the
+--- run altogether, so nothing has to be put back then.)
+---@param fn function
+---@return function
+function Guard:outside(fn)
+  return function(...)
+    local strings = string_meta()
+    local methods = strings and strings.__index
+    if strings then strings.__index = plain_methods end
+    return back_inside(strings, methods, fn(...))
+  end
 end
 
 --- A function of the policy, to be called later (a handler), under the same limits each time.

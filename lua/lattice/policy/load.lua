@@ -62,7 +62,7 @@ local function new_loader(opts)
   function self.wrap(fn) return self.guard:wrap(fn) end
   local names, methods = env.new(self.guard)
   self.guard.methods = methods
-  for name, word in pairs(words.new(self)) do names[name] = word end
+  for name, word in pairs(words.new(self)) do names[name] = self.guard:outside(word) end
   self.names = names
   self.known = suggest.keys(names)
   return self

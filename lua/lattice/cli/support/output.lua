@@ -37,6 +37,12 @@ function Output:message(text)
   io.stderr:write("lattice: ", text, "\n")
 end
 
+--- A line on stderr that names its own place ("file:line:col: what is wrong").
+---@param text string
+function Output:problem(text)
+  io.stderr:write(text, "\n")
+end
+
 --- The text, painted if colour is wanted: "bold", "dim", "red", "green", "yellow", "cyan".
 ---@param style string
 ---@param text string
