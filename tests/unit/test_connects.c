@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 
 static struct sockaddr_in loop4(uint16_t port)
 {
@@ -145,8 +146,11 @@ static void a_flow_is_traced_to_its_process(void **state)
 	assert_int_equal(sup.said_count, 4);
 }
 
-static void nothing(int number)
+static sem_t caught;
+
+static void catch(int number)
 {
+	sem_post(&caught);
 }
 
 /* A listener whose queue is full drops each SYN: connects to it hang. */
@@ -170,6 +174,8 @@ static void *kick(void *arg)
 
 	hear(); /* the supervisor has begun to wait */
 	pthread_kill(k->target, SIGUSR1);
+	while (sem_wait(&caught)) /* room made earlier would let the first attempt succeed */
+		;
 	for (int i = 0; i < 2; i++)
 		close(accept(k->listener, NULL, NULL));
 	return NULL;
@@ -177,12 +183,13 @@ static void *kick(void *arg)
 
 static void signal_case(int flags)
 {
-	struct sigaction act = { .sa_handler = nothing, .sa_flags = flags };
+	struct sigaction act = { .sa_handler = catch, .sa_flags = flags };
 	struct sockaddr_in a = loop4(0);
 	int l = full_listener(&a), s, r;
 	struct kick k = { .target = pthread_self(), .listener = l };
 	pthread_t t;
 
+	sem_init(&caught, 0, 0);
 	sigaction(SIGUSR1, &act, NULL);
 	s = socket(AF_INET, SOCK_STREAM, 0);
 	pthread_create(&t, NULL, kick, &k);
