@@ -46,8 +46,12 @@ function M.format(err)
   return place .. ": " .. err.message .. tail
 end
 
---- Control characters and odd bytes never reach a terminal.
+local MAX_TEXT = 200
+
+--- Control characters and odd bytes never reach a terminal, and nothing fills it.
 local function clean(text)
+  text = tostring(text)
+  if #text > MAX_TEXT then text = text:sub(1, MAX_TEXT) .. "..." end
   return (tostring(text):gsub("[%c\x7f-\xff]", function(c) return ("\\x%02x"):format(c:byte()) end))
 end
 

@@ -11,17 +11,19 @@ local M = {}
 local sethook, getinfo = debug.sethook, debug.getinfo
 local gethook = debug.gethook or function() return "the host's" end
 local count_memory = collectgarbage
+local clock = os.clock
 local plain_methods = string
 
 local STEP = 4 -- a string that doubles itself grows at most this often between two looks
-local DEFAULTS = { instructions = 20000000, memory = 64 * 1024, work = 200000000 }
+local DEFAULTS = { instructions = 20000000, memory = 64 * 1024, work = 200000000, seconds = 10 }
+local CLOCK_EVERY = 64 -- looks: one instruction can copy many arguments
 
 ---@class lattice.policy.Guard
 ---@field sources table<string, table>  chunk name -> source
 local Guard = {}
 Guard.__index = Guard
 
---- limits: { instructions, memory (KiB), work (bytes or steps done inside C functions) }
+--- limits: { instructions, memory (KiB), work (bytes or steps done inside C functions), seconds (of the processor) }
 ---@param limits? table
 ---@return lattice.policy.Guard
 function M.new(limits)
@@ -30,6 +32,7 @@ function M.new(limits)
     sources = {}, methods = nil, depth = 0, spent = 0,
     instructions = limits.instructions or DEFAULTS.instructions,
     memory = limits.memory or DEFAULTS.memory, work = limits.work or DEFAULTS.work,
+    seconds = limits.seconds or DEFAULTS.seconds,
   }, Guard)
 end
 
@@ -59,7 +62,8 @@ function Guard:spend(amount, what)
 end
 
 local function make_hook(guard)
-  local used, base = 0, count_memory("count")
+  local used, base, looks = 0, count_memory("count"), 0
+  local deadline = clock() + guard.seconds
   local tripped
   local function trip(why)
     tripped = why
@@ -74,6 +78,10 @@ local function make_hook(guard)
     used = used + STEP
     if used > guard.instructions then
       return trip("the policy runs too long: its instruction budget is used up")
+    end
+    looks = looks + 1
+    if looks % CLOCK_EVERY == 0 and clock() > deadline then
+      return trip("the policy runs too long: its time is used up")
     end
     if count_memory("count") - base > guard.memory then
       count_memory("collect")

@@ -105,10 +105,12 @@ function Loader:execute(source)
   self.guard.sources[source.chunk] = source
   self.files[#self.files + 1] = source.name
   local text = source.text:gsub("^\xef\xbb\xbf", ""):gsub("^#", "--#", 1)
-  local chunk, message = load(text, source.chunk, "t", self:globals())
+  -- In 5.4 the message handler of an xpcall outside would see what the parser throws; a pcall keeps it away.
+  local _, chunk, message = pcall(load, text, source.chunk, "t", self:globals())
   if not chunk then
     local line, rest
-    if message:sub(1, #source.short) == source.short then
+    if message:find("C stack overflow", 1, true) then rest = "the source is nested too deeply" end
+    if not rest and message:sub(1, #source.short) == source.short then
       line, rest = message:sub(#source.short + 1):match("^:(%d+): (.*)$")
     end
     self.problems:report(source, tonumber(line) or 1, { message = rest or message })

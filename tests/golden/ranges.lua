@@ -1,0 +1,11 @@
+-- Ranges of addresses as the fewest prefixes; lists, duplicates and the ends of both families.
+policy "ranges"
+allow "any to 10.0.0.0-10.255.255.255"
+allow "any to 0.0.0.0-255.255.255.255"
+allow "any to 10.0.0.1-10.0.0.254"
+allow "any to 255.255.255.254-255.255.255.255"
+allow "any to ::-::"
+allow "any to 2001:db8::1-2001:db8::1:0"
+allow "any to ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+allow "any to ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+allow "tcp, tcp, 6 to 192.0.2.1, 192.0.2.1 port 80, 80, 80-90, 1-65535"

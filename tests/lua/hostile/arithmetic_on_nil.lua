@@ -1,0 +1,2 @@
+-- expect line 2: arithmetic
+local x = nil + 1

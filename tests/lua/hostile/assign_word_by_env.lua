@@ -1,0 +1,2 @@
+-- expect line 2: cannot be assigned
+_ENV.deny = nil

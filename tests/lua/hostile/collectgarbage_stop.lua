@@ -1,0 +1,2 @@
+-- expect line 2: 'collectgarbage' is not available
+collectgarbage("stop")

@@ -1,0 +1,2 @@
+-- expect line 2: 'debug' is not available
+debug.getregistry()

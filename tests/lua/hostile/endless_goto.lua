@@ -1,0 +1,2 @@
+-- expect line 2: runs too long
+::again:: goto again

@@ -1,0 +1,2 @@
+-- expect line 2: runs too long
+on("connect", (function() while true do end end)())

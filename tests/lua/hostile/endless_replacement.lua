@@ -1,0 +1,3 @@
+-- expect line 2: runs too long
+local s = ("x"):gsub(".", function() while true do end end)
+return s

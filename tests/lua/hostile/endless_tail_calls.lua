@@ -1,0 +1,3 @@
+-- expect line 2: runs too long
+local function f() return f() end
+f()

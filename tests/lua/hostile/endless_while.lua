@@ -1,0 +1,2 @@
+-- expect line 2: runs too long
+while true do end

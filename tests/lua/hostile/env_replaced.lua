@@ -1,0 +1,3 @@
+-- expect line 3:
+local _ENV = nil
+x = 1

@@ -1,0 +1,2 @@
+-- expect line 2: table
+error({ lattice_problem = true, message = "x" })

@@ -1,0 +1,2 @@
+-- expect line 2: 'setmetatable' is not available
+error(setmetatable)

@@ -1,0 +1,3 @@
+-- expect line 2:
+local function f(...) return f(1, ...) end
+f()

@@ -1,0 +1,2 @@
+-- expect line 2: no shipped policy
+include "not-there"

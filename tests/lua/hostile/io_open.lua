@@ -1,0 +1,2 @@
+-- expect line 2: 'io' is not available
+io.open("/etc/passwd")

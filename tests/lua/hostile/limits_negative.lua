@@ -1,0 +1,2 @@
+-- expect line 2: limit
+limits { memory = -1, pids = 0 }

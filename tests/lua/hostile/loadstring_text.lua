@@ -1,0 +1,2 @@
+-- expect line 2: 'loadstring' is not available
+loadstring("x = 1")()

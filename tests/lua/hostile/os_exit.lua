@@ -1,0 +1,2 @@
+-- expect line 2: 'os' is not available
+os.exit(0)

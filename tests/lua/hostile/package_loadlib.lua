@@ -1,0 +1,2 @@
+-- expect line 2: 'package' is not available
+package.loadlib("/lib/x.so", "*")

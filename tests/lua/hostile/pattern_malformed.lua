@@ -1,0 +1,2 @@
+-- expect line 2: malformed pattern
+local s = ("a"):find("[a")

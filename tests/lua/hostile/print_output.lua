@@ -1,0 +1,2 @@
+-- expect line 2: 'print' is not available
+print("hello")

@@ -1,0 +1,2 @@
+-- expect line 2: 'rawset' is not available
+rawset(_ENV, "allow", nil)

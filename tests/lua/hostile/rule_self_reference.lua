@@ -1,0 +1,5 @@
+-- expect:
+local t = {}
+t.to = t
+t.proto = t
+allow(t)

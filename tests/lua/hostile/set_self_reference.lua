@@ -1,0 +1,4 @@
+-- expect: contains itself
+set "a" { "@b" }
+set "b" { "@a" }
+allow "tcp to @a"

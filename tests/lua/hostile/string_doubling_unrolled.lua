@@ -1,0 +1,23 @@
+-- expect: too much memory
+local s = "xxxxxxxxxxxxxxxx"
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+s = s .. s .. s .. s
+

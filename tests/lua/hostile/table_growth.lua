@@ -1,0 +1,3 @@
+-- expect line 3:
+local t = {}
+while true do t[#t + 1] = { #t } end

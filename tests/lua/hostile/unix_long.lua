@@ -1,0 +1,2 @@
+-- expect line 2: 107
+unix("/" .. ("x"):rep(200))

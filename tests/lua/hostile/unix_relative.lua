@@ -1,0 +1,2 @@
+-- expect line 2: absolute
+unix "run/x.sock"
