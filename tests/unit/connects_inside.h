@@ -44,7 +44,8 @@
 static struct {
 	/* set before run() */
 	void (*when_said)(void);
-	bool tell_when_busy; /* the child hears when a call begins to wait */
+	bool tell_when_busy; /* the child hears when a call begins to wait, */
+	int tell_after;      /* once it has said so many numbers: an earlier call may have waited, too */
 	char allow[128];     /* outside socket that a rule names */
 	/* the stage */
 	char dir[64], outside[128];
@@ -258,7 +259,7 @@ static int run(void (*play)(void))
 			kill(sup.child, SIGKILL);
 		turn(poller);
 		listen_to_child();
-		if (sup.tell_when_busy && !told && lat_connects_busy(sup.connects))
+		if (sup.tell_when_busy && !told && sup.said_count >= sup.tell_after && lat_connects_busy(sup.connects))
 			told = send(sup.control[0], "b", 1, MSG_NOSIGNAL) == 1;
 	}
 	for (end = lat_now_ns() + LAT_NS_PER_SEC; lat_connects_busy(sup.connects) && lat_now_ns() < end;)
