@@ -2,10 +2,12 @@
  *
  * A count hook sees every STEP instructions of a thread. When a limit trips, it stays tripped: the hook raises and is set to
  * every single instruction on the running thread and on the main thread, so that a script's pcall or coroutine gets no
- * further than its next instruction. A count is a thread's own and starts anew with each thread; policy_std.c therefore
- * charges for making a coroutine, or a tree of short-lived ones would never be seen. The hook does not run inside C
- * functions: those that could take long charge for themselves (policy_std.c, pattern.c), and the allocator looks at the
- * clock when a large block is asked for.
+ * further than its next instruction. The hook does not run inside C functions: those that could take long charge for
+ * themselves (policy_std.c, pattern.c), and the allocator looks at the clock when a large block is asked for. It does not
+ * run inside itself either, nor in what Lua calls while it raises: an xpcall handler (policy_std.c stands in front of it).
+ *
+ * A count is a thread's own: where scripts can make coroutines (TRUSTED states) the limits are for accidents, not for
+ * enemies. POLICY states have none.
  *
  * Memory: the allocator refuses what would go beyond the cap; Lua collects, asks again, and then raises its memory error.
  * That is not sticky: what was freed may be used, and the instruction budget bounds how often it can be tried. */

@@ -1,16 +1,16 @@
 /* The standard library of a POLICY state: nothing that acts on the host, nothing that runs unbounded inside C where the
- * count hook cannot see it, no bytecode, no finalizers (hooks do not run in them).
+ * count hook cannot see it, no bytecode, no finalizers (hooks do not run in them), no coroutines (each starts a count of its
+ * own, and a limit's error leaves one without hooks for its __close methods).
  *
  * Our own policy modules live in the same state: they read files by io.open, which is left, for reading only; the words
  * that an author's text sees are fewer still (lua/lattice/policy). */
+#include "lua/pattern.h"
 #include "lua/runtime_impl.h"
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdint.h>
 #include <string.h>
 
-/* What a coroutine costs: its own count starts anew, so each is charged as if it had used a whole one. */
-#define COROUTINE_STEPS 1000
 #define MAX_SPAN 10000000
 
 /* Calls upvalue 1 with all arguments. */
@@ -53,9 +53,20 @@ static int string_rep(lua_State *L)
 	return call_original(L);
 }
 
-static int charged_coroutine(lua_State *L)
+/* Upvalue 1: the script's handler. A limit's error calls it from inside the hook, where no hook runs: not then. */
+static int guarded_handler(lua_State *L)
 {
-	lat_limits_charge(L, COROUTINE_STEPS);
+	if (lat_rt_of(L)->tripped)
+		return 1;
+	return call_original(L);
+}
+
+static int guarded_xpcall(lua_State *L)
+{
+	luaL_checktype(L, 2, LUA_TFUNCTION);
+	lua_pushvalue(L, 2);
+	lua_pushcclosure(L, guarded_handler, 1);
+	lua_replace(L, 2);
 	return call_original(L);
 }
 
@@ -123,16 +134,13 @@ static void keep_only(lua_State *L, const char *const *names)
 }
 
 static const struct wrap base[] = {
-	{ "setmetatable", safe_setmetatable }, { "load", text_load },
+	{ "setmetatable", safe_setmetatable }, { "load", text_load }, { "xpcall", guarded_xpcall },
 	{ "loadfile", NULL }, { "dofile", NULL }, { "collectgarbage", NULL }, { 0 },
 };
 static const struct wrap strings[] = { { "rep", string_rep }, { "dump", NULL }, { 0 } };
 static const struct wrap tables[] = {
 	{ "move", table_move }, { "insert", plain_table }, { "remove", plain_table },
 	{ "sort", plain_table }, { "concat", plain_table }, { "unpack", plain_table }, { 0 },
-};
-static const struct wrap coroutines[] = {
-	{ "create", charged_coroutine }, { "wrap", charged_coroutine }, { 0 },
 };
 static const struct wrap files[] = { { "open", read_only_open }, { 0 } };
 static const char *const file_words[] = { "open", "type", NULL };
@@ -168,19 +176,16 @@ int lat_policy_std_open(lua_State *L)
 	wrap_all(L, base);
 	lua_pop(L, 1);
 	open_wrapped(L, LUA_TABLIBNAME, luaopen_table, tables);
-	open_wrapped(L, LUA_STRLIBNAME, luaopen_string, strings);
-	open_wrapped(L, LUA_COLIBNAME, luaopen_coroutine, coroutines);
+	luaL_requiref(L, LUA_STRLIBNAME, luaopen_string, 1);
+	wrap_all(L, strings);
+	luaL_setfuncs(L, lat_pattern_functions, 0);
+	lua_pop(L, 1);
 	luaL_requiref(L, LUA_UTF8LIBNAME, luaopen_utf8, 1);
 	luaL_requiref(L, LUA_MATHLIBNAME, luaopen_math, 1);
 	lua_pop(L, 2);
 	open_kept(L, LUA_IOLIBNAME, luaopen_io, file_words, files);
 	open_kept(L, LUA_OSLIBNAME, luaopen_os, os_words, NULL);
-	open_kept(L, LUA_DBLIBNAME, luaopen_debug, debug_words, NULL);
-	/* ("x"):find is the same for everybody: nobody swaps the functions behind it. */
-	lua_pushliteral(L, "");
-	lua_getmetatable(L, -1);
-	lua_pushliteral(L, "locked");
-	lua_setfield(L, -2, "__metatable");
-	lua_pop(L, 2);
-	return 0;
-}
+	lua_getglobal(L, LUA_LOADLIBNAME);
+	lua_pushnil(L);
+	lua_setfield(L, -2, "loadlib");
+	lua_pop(L, 1);
