@@ -61,6 +61,14 @@ static bool start_at(lua_State *L, int index, size_t len, size_t *start)
 	return true;
 }
 
+static bool is_plain(const char *p, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (p[i] && strchr("^$*+?.([%-", p[i]))
+			return false;
+	return true;
+}
+
 static int find(lua_State *L, bool with_positions)
 {
 	size_t len, plen, start;
@@ -72,7 +80,7 @@ static int find(lua_State *L, bool with_positions)
 		luaL_pushfail(L);
 		return 1;
 	}
-	if (with_positions && (lua_toboolean(L, 4) || (strpbrk(p, "^$*+?.([%-") == NULL && strlen(p) == plen))) {
+	if (with_positions && (lua_toboolean(L, 4) || is_plain(p, plen))) {
 		lat_limits_charge(L, (len - start) / BYTES_A_STEP);
 		at = memmem(s + start, len - start, p, plen);
 		if (!at) {
