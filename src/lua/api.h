@@ -67,6 +67,7 @@ struct lat_api {
 	X(json)                                                                                    \
 	X(log)                                                                                     \
 	X(loop)                                                                                    \
+	X(sandbox)                                                                                 \
 	X(sys)                                                                                     \
 	X(tables)
 

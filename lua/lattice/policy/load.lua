@@ -54,6 +54,7 @@ local function new_loader(opts)
     opts = opts, problems = errors.new(), guard = guard.new(opts.budget), files = {}, count = 0,
     included = {},
     rules = {}, sets = {}, routes = {}, unix = {}, tests = {}, limits = {}, handlers = {},
+    on_error = {},
   }, Loader)
   function self.place()
     local source, line = self.guard:place(3)
@@ -144,7 +145,7 @@ function Loader:find(name, from)
     end
     path = (from.name:match("^(.*/)[^/]*$") or "") .. name
   end
-  local text, why = read_file(path)
+  local text, why = (self.opts.read or read_file)(path)
   if not text then return nil, ("cannot read %s: %s"):format(path, why) end
   return { name = path, text = text }
 end
@@ -268,7 +269,8 @@ local function assemble(self)
   return {
     name = policy_name(self), default = default, files = self.files, limits = limits,
     keep_established = self.keep_established ~= nil and self.keep_established.value,
-    audit = self.routes, tests = tests, unix = unix, handlers = self.handlers, rules = rules,
+    audit = self.routes, tests = tests, unix = unix, handlers = self.handlers,
+    on_error = self.on_error, rules = rules,
     names_open = lower.names_open(default, rules), warnings = self.problems.warnings,
   }
 end
@@ -301,8 +303,8 @@ local function report_tests(self, policy)
   end
 end
 
---- Loads a policy. opts: files, sources ({name, text}), rules_before, shipped (name -> text), mesh (prefixes),
---- run_tests, budget ({ instructions, memory, work }).
+--- Loads a policy. opts: files, sources ({name, text}), rules_before, shipped (name -> text), read (path -> text | nil,
+--- why; default: io.open), mesh (prefixes), run_tests, budget ({ instructions, memory, work }).
 ---@param opts table
 ---@return table? policy
 ---@return table[]? errors  { file, line, col, message, expected, suggestion, text }

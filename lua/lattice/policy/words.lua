@@ -243,7 +243,7 @@ function M.new(ctx)
     if elements ~= nil then return add_set(ctx, name, elements, source, line) end
     return function(list) add_set(ctx, name, list, source, line) end
   end
-  function words.on(event, fn)
+  function words.on(event, fn, options)
     local source, line = ctx.place()
     if not events[event] then
       return ctx:problem(source, line, ("there is no event %s"):format(describe(event)),
@@ -253,7 +253,16 @@ function M.new(ctx)
     elseif ctx.handlers[event] then
       return ctx:problem(source, line, ("there is already a handler for '%s'"):format(event))
     end
+    local verdict = "deny"
+    for key, value in pairs(type(options) == "table" and options or {}) do
+      if key ~= "on_error" or (value ~= "allow" and value ~= "deny") then
+        return ctx:problem(source, line, ("on(\"%s\") does not know %s = %s"):format(event,
+          tostring(key), tostring(value)), "{ on_error = \"deny\" } or { on_error = \"allow\" }")
+      end
+      verdict = value
+    end
     ctx.handlers[event] = ctx.wrap(fn)
+    ctx.on_error[event] = verdict
   end
   function words.keep_established(value)
     local source, line = ctx.place()

@@ -1,0 +1,164 @@
+-- lattice run: a command under a policy, without privileges.
+local M = {
+  name = "run",
+  summary = "Run a command that reaches only what a policy names.",
+  examples = {
+    "lattice run --allow 'tcp to api.example.com port 443' -- curl https://api.example.com",
+    "lattice run --policy coding-agent --audit agent.jsonl -- agent",
+    "lattice run --learn my.lua -- npm install",
+    "kill -HUP PID-OF-LATTICE      # reload the policy",
+  },
+  rest = "COMMAND [ARGS]",
+  failure = 125,
+}
+
+-- Limits that rlimits can hold. The others need a cgroup, which user mode does not have.
+local rlimits = { pids = true, files = true, file_size = true, cpu_time = true, core = true, stack = true }
+
+function M.args(parser)
+  parser:option("-p --policy", "A policy file, or the name of a shipped one. First match over all, in order.")
+    :argname("FILE|NAME"):count("*"):default({})
+  parser:option("-a --allow", "A rule to allow, before the policies: 'tcp to host.example port 443'.")
+    :argname("RULE"):count("*"):default({})
+  parser:option("-d --deny", "A rule to deny, before the allowed ones and the policies.")
+    :argname("RULE"):count("*"):default({})
+  parser:option("--audit", "Append every record to this file (OCSF JSON lines).")
+    :argname("FILE")
+  parser:option("--learn", "Let everything pass, record it, and write a policy for it."):argname("FILE")
+  parser:flag("--audit-only", "Let everything pass, record what would have been denied.")
+  parser:option("-n --name", "The run's name in the audit (default: the command's)."):argname("NAME")
+  parser:flag("--allow-missing-limits", "Start although some limits cannot be enforced here.")
+  parser:flag("--watch", "Reload the policy when one of its files changes.")
+  parser:flag("-q --quiet", "No notices of refusals and no summary.")
+  parser:flag("-v --verbose", "Say what is done.")
+end
+
+local function fail(...)
+  io.stderr:write("lattice run: ", table.concat({ ... }), "\n")
+  return M.failure
+end
+
+local function rules_before(args)
+  local rules = {}
+  for _, rule in ipairs(args.deny) do rules[#rules + 1] = "deny " .. rule end
+  for _, rule in ipairs(args.allow) do rules[#rules + 1] = "allow " .. rule end
+  return rules
+end
+
+local function run_id(sys)
+  return ("%d-%d-%x"):format(os.time(), sys.pid(), sys.clock() & 0xffffff)
+end
+
+-- Limits: those that hold here, and those that do not, by name.
+local function split_limits(limits)
+  local held, missing = {}, {}
+  for name, value in pairs(limits or {}) do
+    if rlimits[name] then held[name] = value else missing[#missing + 1] = name end
+  end
+  table.sort(missing)
+  return held, missing
+end
+
+local function absolute(sandbox, path)
+  local real = sandbox.realpath(path)
+  return real
+end
+
+--- A private file for the records of a learning run that has no --audit.
+local function scratch(sandbox)
+  local dir = os.getenv("XDG_RUNTIME_DIR") or os.getenv("TMPDIR") or "/tmp"
+  for i = 1, 100 do
+    local path = ("%s/lattice-learn-%d-%d.jsonl"):format(dir, require("lattice.sys").pid(), i)
+    if not sandbox.realpath(path) then
+      local ok, why = sandbox.create(path)
+      if ok then return path end
+      return nil, why
+    end
+  end
+  return nil, "no free name in " .. dir
+end
+
+-- Writes the policy that the records tell.
+local function learn(args, log)
+  local ok, result, why = pcall(function()
+    local reader = require("lattice.audit.reader")
+    local learner = require("lattice.audit.learn")
+    local records = {}
+    for record in reader.records(log) do records[#records + 1] = record end
+    local text = learner.policy(records, { name = args.name })
+    local file, message = io.open(args.learn, "w")
+    if not file then return nil, message end
+    file:write(text)
+    file:close()
+    return true
+  end)
+  if not ok or not result then
+    return fail("the command ended, but the policy could not be written: ", tostring(ok and why or result))
+  end
+  io.stderr:write("lattice: wrote ", args.learn, "; look at it, then: lattice run --policy ", args.learn,
+    " -- ...\n")
+end
+
+function M.run(args)
+  local json, sandbox, sys = require("lattice.json"), require("lattice.sandbox"), require("lattice.sys")
+  if not args.rest or #args.rest == 0 then
+    return fail("no command; usage: lattice run [OPTIONS] -- COMMAND [ARGS]")
+  end
+  if args.verbose then require("lattice.log").level("info") end
+  args.name = args.name or args.rest[1]:match("[^/]+$") or "command"
+  local files, before = args.policy, rules_before(args)
+  if #files == 0 and #before == 0 then files = { "default-deny" } end
+  local generation, why = sandbox.load(json.encode {
+    files = #files > 0 and files or nil, rules_before = #before > 0 and before or nil,
+  })
+  if not generation then
+    io.stderr:write(why, "\n")
+    return fail("the policy was refused, the command was not started")
+  end
+  local info = json.decode(generation:info())
+  local held, missing = split_limits(info.limits)
+  if #missing > 0 then
+    local list = table.concat(missing, ", ")
+    if not args.allow_missing_limits then
+      return fail("user mode cannot enforce these limits of the policy: ", list,
+        " (they need a cgroup). --allow-missing-limits runs without them")
+    end
+    io.stderr:write("lattice: warning: not enforced in user mode: ", list, "\n")
+  end
+
+  local routes, hide, readonly, learned = {}, {}, {}, nil
+  local log = args.audit
+  if args.learn and not log then
+    log, why = scratch(sandbox)
+    if not log then return fail("cannot make a file for the records: ", why) end
+    learned = log
+  end
+  if log then routes[1] = { kinds = 0, actions = 0, sink = "file", target = log, rotate = 0 } end
+  for _, route in ipairs(info.audit or {}) do
+    if route.sink == "file" then hide[#hide + 1] = route.target end
+  end
+  if log then hide[#hide + 1] = log end
+  for i, path in ipairs(hide) do
+    local ok, message = sandbox.create(path)
+    if not ok then return fail("cannot open the audit file: ", message) end
+    hide[i] = absolute(sandbox, path) or path
+  end
+  for _, path in ipairs(info.files or {}) do
+    readonly[#readonly + 1] = absolute(sandbox, path)
+  end
+
+  local status, message = sandbox.run(generation, {
+    argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
+    hide = hide, readonly = readonly, rlimits = held,
+    watch = args.watch and readonly or nil,
+    audit_only = args.audit_only, learn = args.learn ~= nil,
+    notices = not args.quiet and (args.verbose or (sys.isatty(2) and not args.json)),
+    verbose = args.verbose, json = args.json, no_summary = args.quiet,
+  })
+  if not status then return fail(message) end
+  if args.learn then learn(args, log) end
+  if learned then os.remove(learned) end
+  return status
+end
+
+return M

@@ -1,0 +1,92 @@
+--- One generation of a policy inside its own Lua state: C asks it to load, and later to answer questions.
+local M = {}
+
+-- Bits of enum lat_record_kind (src/core/record.h) and of enum lat_action (src/core/flow.h).
+local kind = { verdict = 1 << 0, close = 1 << 1, dns = 1 << 2, unix = 1 << 3, start = 1 << 4, exit = 1 << 5,
+  reload = 1 << 6, loss = 1 << 7, selfcheck = 1 << 8, handler = 1 << 9 }
+local decisions = kind.verdict | kind.dns | kind.unix
+local action = { deny = 1 << 0, allow = 1 << 1, drop = 1 << 2, ask = 1 << 3, audit = 1 << 4 }
+local selects = { dns = kind.dns, unix = kind.unix, reload = kind.reload,
+  run = kind.start | kind.exit | kind.selfcheck | kind.handler }
+
+-- The policy's audit routes as the C audit takes them: bit masks and paths. Losses go to every sink.
+local function routes(policy)
+  local list = {}
+  for _, route in ipairs(policy.audit or {}) do
+    local kinds, actions, all = kind.loss, 0, #(route.match or {}) == 0
+    for _, word in ipairs(route.match or {}) do
+      if word == "all" then all = true end
+      if action[word] then
+        kinds, actions = kinds | decisions, actions | action[word]
+      else
+        kinds = kinds | (selects[word] or 0)
+      end
+    end
+    list[#list + 1] = {
+      kinds = all and 0 or kinds, actions = all and 0 or actions, sink = route.sink,
+      target = route.target, rotate = route.rotate or 0,
+    }
+  end
+  return list
+end
+
+-- Arrays of lattice.json carry a metatable, which the table library of a policy state refuses.
+local function plain(list)
+  if not list then return nil end
+  local copy = {}
+  for i, value in ipairs(list) do copy[i] = value end
+  return copy
+end
+
+--- Loads, checks and tests a policy.
+---@param spec_json string  { files, sources, rules_before } as JSON, options of lattice.policy.load
+---@param read fun(path: string): string?, string?
+---@param shipped fun(name: string): string?
+---@return table? policy
+---@return string info_or_error  a JSON description, or the errors, one a line
+function M.load(spec_json, read, shipped)
+  local json = require "lattice.json"
+  local policies = require "lattice.policy"
+  local spec = json.decode(spec_json)
+  local policy, errors = policies.load {
+    files = plain(spec.files), sources = plain(spec.sources), rules_before = plain(spec.rules_before),
+    read = read, shipped = shipped, run_tests = true,
+  }
+  if not policy then
+    local lines = {}
+    for i, err in ipairs(errors) do lines[i] = policies.format_error(err) end
+    return nil, table.concat(lines, "\n")
+  end
+  return policy, json.encode {
+    name = policy.name, default = policy.default, rules = #policy.rules, files = policy.files,
+    limits = next(policy.limits or {}) and policy.limits or nil, audit = routes(policy),
+    on_error = next(policy.on_error or {}) and policy.on_error or nil,
+  }
+end
+
+--- Calls the handler for a question and turns what it returns into a verdict.
+--- A handler returns "allow" or "deny" (true and false do too), and may add { scope = "once"|"run", ttl = seconds,
+--- reason = text }. nil from on("connect") means the default; anything else that is odd denies.
+---@param policy table
+---@param kind "ask"|"connect"|"dns"
+---@param flow table
+---@return string verdict, boolean for_run, integer ttl, string reason
+function M.answer(policy, kind, flow)
+  local handler = policy.handlers and policy.handlers[kind]
+  if not handler then return "deny", false, 0, "no handler" end
+  local verdict, options = handler(flow)
+  if verdict == nil and kind == "connect" then
+    return policy.default == "allow" and "allow" or "deny", false, 0, "default"
+  end
+  if verdict == true then verdict = "allow" elseif verdict == false then verdict = "deny" end
+  if verdict ~= "allow" and verdict ~= "deny" then
+    error(("on(%q) returned %s; it must return \"allow\" or \"deny\"")
+      :format(kind, tostring(verdict)), 0)
+  end
+  options = type(options) == "table" and options or {}
+  local ttl = math.tointeger(tonumber(options.ttl) or 0) or 0
+  local reason = type(options.reason) == "string" and options.reason or ""
+  return verdict, options.scope == "run" or ttl > 0, math.max(0, math.min(ttl, 86400 * 365)), reason
+end
+
+return M

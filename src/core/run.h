@@ -1,0 +1,39 @@
+/* One run of a command in user mode, from launch to exit status: the supervisor. It owns the sandbox, the flow engine,
+ * the mediator of connects, DNS, audit and the policy in force, on one poller and one libuv loop (for the resolver). */
+#ifndef LAT_CORE_RUN_H
+#define LAT_CORE_RUN_H
+#include "core/audit.h"
+#include "core/policy.h"
+#include "core/worker.h"
+#include "launcher/launcher.h"
+
+/* What a reload brings beside the policy (struct lat_answer.extra): freed by the run with release(). */
+struct lat_run_reload {
+	const struct lat_audit_route *routes;
+	size_t route_count;
+	void (*release)(struct lat_run_reload *reload);
+};
+
+struct lat_run_options {
+	const char *name, *run_id;      /* --name; unique id for the audit */
+	struct lat_launch_spec launch;
+	struct lat_policy *policy;      /* generation 1; the run takes its own reference */
+	const struct lat_audit_route *routes;
+	size_t route_count;
+	const struct lat_worker_ops *worker; /* handlers and reload */
+	const char *const *watch;       /* NULL, or files (NULL-terminated): a change of one reloads the policy */
+	bool audit_only;                /* let everything pass, record what would have been denied */
+	bool learn;                     /* the same, and names are always resolved, private answers included */
+	bool notices;                   /* a line on stderr for the first refusal of each destination */
+	bool verbose, json;
+	bool no_summary;
+};
+
+/* Exit codes of the supervisor itself (LIBRARIES 3.1). */
+#define LAT_RUN_FAILED 125
+
+/* Runs to the end. Returns the exit status for the shell: the command's own, 128+n, 126, 127, or LAT_RUN_FAILED with a
+ * message on stderr. Must be called by the main thread; signals are the caller's before and after. */
+int lat_run(const struct lat_run_options *options);
+
+#endif

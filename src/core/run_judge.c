@@ -1,0 +1,446 @@
+/* The decisions of a run and the records of them: hooks of the flow engine, of the connect mediator and of DNS. Whatever is
+ * odd is denied. */
+#include "core/run_private.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include <stdio.h>
+#include <string.h>
+
+static bool is_probe(const struct lat_flow *f)
+{
+	struct lat_addr probe;
+
+	lat_addr_parse(LAT_PROBE_ADDR4, &probe);
+	return lat_addr_equal(&f->remote, &probe) && (f->dport == LAT_PROBE_PORT || f->proto != IPPROTO_TCP);
+}
+
+/* Stays inside the sandbox: loopback, the sandbox's own addresses, and the any-address, which the kernel takes for them. */
+static bool is_inside(const struct lat_flow *f)
+{
+	struct lat_addr own4, own6;
+
+	lat_addr_parse(LAT_TRAP_ADDR4, &own4);
+	lat_addr_parse(LAT_TRAP_ADDR6, &own6);
+	return lat_addr_is_loopback(&f->remote) || lat_addr_is_any(&f->remote) ||
+	       lat_addr_equal(&f->remote, &own4) || lat_addr_equal(&f->remote, &own6);
+}
+
+static void notice(struct lat_run *run, const struct lat_record *r)
+{
+	char end[LAT_ENDPOINT_TEXT], proto[4], rule[400], what[700];
+	const char *p = lat_proto_name(r->flow.proto, proto);
+
+	if (r->kind == LAT_RECORD_UNIX)
+		snprintf(what, sizeof(what), "unix %s", r->text);
+	else if (r->kind == LAT_RECORD_DNS)
+		snprintf(what, sizeof(what), "dns %s", r->name);
+	else
+		snprintf(what, sizeof(what), "%s %s%s%s%s", p,
+			lat_endpoint_format(&r->flow.remote, r->flow.dport, end, sizeof(end)),
+			r->name[0] ? " (" : "", r->name, r->name[0] ? ")" : "");
+	lat_summary_suggest(r, rule, sizeof(rule));
+	fprintf(stderr, "lattice: denied %s, %s%s%s%s; to allow: %s\n", what, r->where[0] ? r->where : "default",
+		r->kind == LAT_RECORD_VERDICT && r->text[0] ? " \"" : "",
+		r->kind == LAT_RECORD_VERDICT ? r->text : "",
+		r->kind == LAT_RECORD_VERDICT && r->text[0] ? "\"" : "", rule);
+	(void)run;
+}
+
+void lat_run_emit(struct lat_run *run, struct lat_record *r)
+{
+	bool first = false;
+
+	if (!r->generation && run->policy)
+		r->generation = run->policy->generation;
+	if (r->kind == LAT_RECORD_VERDICT || r->kind == LAT_RECORD_UNIX ||
+	    (r->kind == LAT_RECORD_DNS && r->action == LAT_ACTION_DENY))
+		first = lat_summary_add(run->summary, r);
+	if (first && run->options->notices)
+		notice(run, r);
+	lat_audit_emit(run->audit, r);
+}
+
+static bool rate_exceeded(struct lat_run *run, uint32_t rule, uint64_t now_ns)
+{
+	uint32_t limit = rule ? run->policy->spec.rules[rule - 1].rate : 0;
+	uint64_t second = now_ns / LAT_NS_PER_SEC;
+
+	if (!limit || !run->rate_used)
+		return false;
+	if (second != run->rate_second) {
+		memset(run->rate_used, 0, run->policy->spec.rule_count * sizeof(*run->rate_used));
+		run->rate_second = second;
+	}
+	return ++run->rate_used[rule - 1] > limit;
+}
+
+int lat_run_judge(struct lat_run *run, const struct lat_flow *flow, const struct lat_identity *who, bool count_rate,
+	struct lat_verdict *v, struct lat_question *q, char text[256])
+{
+	uint64_t now = lat_now_ns();
+	const struct lat_policy_spec *spec = &run->policy->spec;
+	const char *name;
+
+	text[0] = '\0';
+	lat_policy_judge(run->policy, run->pins, flow, now, v);
+	if (v->action != LAT_ACTION_ASK && !(v->rule == 0 && spec->has_connect)) {
+		if (count_rate && lat_verdict_passes(v) && rate_exceeded(run, v->rule, now)) {
+			v->action = LAT_ACTION_DENY;
+			v->reason = "rate limit of the rule";
+		}
+		return 0;
+	}
+	if (v->action == LAT_ACTION_ASK && !spec->has_ask) {
+		v->action = LAT_ACTION_DENY;
+		v->reason = "the rule asks, but the policy has no on(\"ask\") handler";
+		return 0;
+	}
+	memset(q, 0, sizeof(*q));
+	q->generation = run->policy->generation;
+	q->kind = v->action == LAT_ACTION_ASK ? LAT_QUESTION_ASK : LAT_QUESTION_CONNECT;
+	q->rule = v->rule;
+	q->flow = *flow;
+	q->who = *who;
+	name = lat_pins_name(run->pins, &flow->remote, now);
+	snprintf(q->name, sizeof(q->name), "%s", name ? name : "");
+	if (!lat_answers_get(run->answers, q, now, &v->action, text))
+		return 1;
+	v->by_handler = 1;
+	v->reason = text[0] ? text : NULL;
+	return 0;
+}
+
+/* A VERDICT record of the flow; the caller adds the name and emits. */
+static void fill(struct lat_record *r, const struct lat_flow *flow, const struct lat_verdict *v,
+	const struct lat_identity *who, const char *name)
+{
+	memset(r, 0, sizeof(*r));
+	r->kind = LAT_RECORD_VERDICT;
+	r->action = v->action;
+	r->by_handler = v->by_handler;
+	r->rule = v->rule;
+	r->generation = v->generation;
+	r->err = v->action == LAT_ACTION_DENY ? (v->err ? v->err : ECONNREFUSED) : 0;
+	r->flow = *flow;
+	r->who = *who;
+	snprintf(r->name, sizeof(r->name), "%s", name ? name : "");
+	snprintf(r->where, sizeof(r->where), "%s", v->where ? v->where : "default");
+	snprintf(r->text, sizeof(r->text), "%s", v->reason ? v->reason : "");
+}
+
+/* Is the refusal to be turned into a pass (audit-only runs)? */
+static bool lenient(const struct lat_run *run)
+{
+	return run->options->audit_only || run->options->learn;
+}
+
+static void selfcheck_record(struct lat_run *run, const struct lat_flow *flow, const char *layer)
+{
+	struct lat_record r = { .kind = LAT_RECORD_SELFCHECK, .action = LAT_ACTION_DENY, .err = ECONNREFUSED };
+
+	r.flow = *flow;
+	snprintf(r.where, sizeof(r.where), "self-check");
+	snprintf(r.text, sizeof(r.text), "probe refused %s", layer);
+	lat_run_emit(run, &r);
+}
+
+static int connect_tcp(void *ctx, const struct lat_flow *flow, const struct lat_identity *who)
+{
+	struct lat_run *run = ctx;
+	struct lat_verdict v;
+	struct lat_question q;
+	struct lat_record r;
+	char text[256];
+
+	if (run->probing && is_probe(flow)) {
+		if (!run->probe_refused_call)
+			selfcheck_record(run, flow, "at the call");
+		run->probe_refused_call = true;
+		return ECONNREFUSED;
+	}
+	if (is_inside(flow)) /* host ports among them are judged by the wall */
+		return 0;
+	if (lat_run_judge(run, flow, who, false, &v, &q, text) == 1)
+		return 0; /* a question: the wall holds the packet while it is asked */
+	if (lat_verdict_passes(&v) || v.action == LAT_ACTION_DROP || lenient(run))
+		return 0; /* the wall judges again, on the packet, and writes the record */
+	fill(&r, flow, &v, who, lat_pins_name(run->pins, &flow->remote, lat_now_ns()));
+	lat_run_emit(run, &r);
+	return r.err;
+}
+
+static bool connect_unix(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who)
+{
+	struct lat_run *run = ctx;
+	const struct lat_policy_spec *spec = &run->policy->spec;
+	struct lat_record r = { .kind = LAT_RECORD_UNIX, .action = LAT_ACTION_DENY, .err = EACCES };
+	bool allowed = false;
+
+	for (size_t i = 0; i < spec->unix_path_count && !allowed; i++) {
+		struct stat st;
+
+		allowed = stat(spec->unix_paths[i], &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == dev &&
+			  st.st_ino == ino;
+	}
+	if (allowed) {
+		r.action = LAT_ACTION_ALLOW;
+		r.err = 0;
+	} else if (lenient(run)) {
+		r.audit_only = 1;
+		allowed = true;
+	}
+	r.who = *who;
+	snprintf(r.where, sizeof(r.where), "%s", allowed && !r.audit_only ? "unix rule" : "default");
+	snprintf(r.text, sizeof(r.text), "%s", path);
+	lat_run_emit(run, &r);
+	return allowed;
+}
+
+static struct lat_pending *pending_find(struct lat_run *run, uint64_t id)
+{
+	for (unsigned i = 0; run->pending_count && i < LAT_RUN_PENDING; i++)
+		if (run->pending[i].question.id == id)
+			return &run->pending[i];
+	return NULL;
+}
+
+static void pending_drop(struct lat_run *run, struct lat_pending *p)
+{
+	p->question.id = 0;
+	run->pending_count--;
+}
+
+int lat_run_ask(struct lat_run *run, struct lat_question *q)
+{
+	struct lat_pending *p = pending_find(run, q->id);
+	int r;
+
+	if (!p && run->pending_count >= LAT_RUN_PENDING)
+		return -EAGAIN;
+	r = run->worker ? lat_worker_ask(run->worker, q) : -ENOSYS;
+	if (r < 0)
+		return r;
+	if (!p) {
+		for (p = run->pending; p->question.id; p++) {
+		}
+		run->pending_count++;
+		p->asked_ns = lat_now_ns();
+	}
+	p->question = *q;
+	return 0;
+}
+
+/* Writes the record of a judged flow and keeps in rf what its CLOSE record needs. */
+static void judged(struct lat_run *run, struct lat_run_flow *rf, const struct lat_flow *flow, struct lat_verdict *v)
+{
+	const struct lat_policy_spec *spec = &run->policy->spec;
+	struct lat_record r;
+
+	fill(&r, flow, v, &rf->who, rf->name);
+	if (!lat_verdict_passes(v) && lenient(run)) {
+		r.audit_only = rf->audit_only = 1;
+		r.err = 0;
+		v->action = LAT_ACTION_AUDIT;
+	}
+	rf->passed = lat_verdict_passes(v);
+	snprintf(rf->where, sizeof(rf->where), "%s", r.where);
+	snprintf(rf->reason, sizeof(rf->reason), "%s", r.text);
+	v->where = rf->where;
+	v->reason = rf->reason;
+	if (rf->passed && v->rule && v->rule <= spec->rule_count && !spec->rules[v->rule - 1].log && !rf->audit_only) {
+		lat_summary_add(run->summary, &r); /* log = false: counted, not written */
+		return;
+	}
+	lat_run_emit(run, &r);
+}
+
+static int flow_judge(void *ctx, uint64_t id, const struct lat_flow *flow, struct lat_verdict *v, void **user)
+{
+	struct lat_run *run = ctx;
+	struct lat_run_flow *rf;
+	struct lat_question q;
+	const char *name;
+	char text[256];
+
+	memset(v, 0, sizeof(*v));
+	if (is_probe(flow)) { /* before and after the self-check alike: it is never a real destination */
+		if (run->probing && !run->probe_refused_packet)
+			selfcheck_record(run, flow, "at the packet");
+		run->probe_refused_packet = run->probe_refused_packet || run->probing;
+		return 0;
+	}
+	rf = calloc(1, sizeof(*rf));
+	if (!rf)
+		return 0;
+	lat_connects_identify(run->connects, flow, &rf->who);
+	rf->policy = lat_policy_ref(run->policy);
+	name = lat_pins_name(run->pins, &flow->remote, lat_now_ns());
+	snprintf(rf->name, sizeof(rf->name), "%s", name ? name : "");
+	*user = rf;
+	if (lat_run_judge(run, flow, &rf->who, true, v, &q, text) == 1) {
+		q.id = id;
+		if (lat_run_ask(run, &q) == 0) {
+			pending_find(run, id)->flow = rf;
+			return 1;
+		}
+		v->action = LAT_ACTION_DENY;
+		v->reason = "too many questions are waiting for the policy's handlers";
+	}
+	judged(run, rf, flow, v);
+	return 0;
+}
+
+static void flow_closed(void *ctx, const struct lat_flow_info *info)
+{
+	struct lat_run *run = ctx;
+	struct lat_run_flow *rf = info->user;
+	struct lat_pending *p = pending_find(run, info->id);
+
+	if (p)
+		pending_drop(run, p);
+	if (!rf)
+		return;
+	if (rf->passed && !(rf->policy && info->verdict.rule && info->verdict.rule <= rf->policy->spec.rule_count &&
+			    !rf->policy->spec.rules[info->verdict.rule - 1].log)) {
+		struct lat_record r;
+
+		fill(&r, &info->flow, &info->verdict, &rf->who, rf->name);
+		r.kind = LAT_RECORD_CLOSE;
+		r.audit_only = rf->audit_only;
+		r.bytes_out = info->bytes_out;
+		r.bytes_in = info->bytes_in;
+		r.duration_ns = lat_now_ns() - info->started_ns;
+		snprintf(r.where, sizeof(r.where), "%s", rf->where);
+		snprintf(r.text, sizeof(r.text), "%s", rf->reason);
+		lat_run_emit(run, &r);
+	}
+	lat_policy_unref(rf->policy);
+	free(rf);
+}
+
+static void flow_dial_failed(void *ctx, const struct lat_flow_info *info, int err)
+{
+	struct lat_run *run = ctx;
+	struct lat_run_flow *rf = info->user;
+	struct lat_record r;
+
+	if (!rf || !rf->passed)
+		return;
+	fill(&r, &info->flow, &info->verdict, &rf->who, rf->name);
+	r.kind = LAT_RECORD_CLOSE;
+	r.err = (uint16_t)err;
+	snprintf(r.text, sizeof(r.text), "destination: %s", strerror(err));
+	rf->passed = false; /* this is its CLOSE record */
+	lat_run_emit(run, &r);
+}
+
+static void flow_want_sockets(void *ctx, unsigned count)
+{
+	struct lat_run *run = ctx;
+
+	lat_launch_want_sockets(&run->sandbox, count);
+}
+
+static enum lat_dns_decision dns_judge(void *ctx, uint64_t id, const char *name, uint16_t qtype, bool *private_ok)
+{
+	struct lat_run *run = ctx;
+	const struct lat_policy_spec *spec = &run->policy->spec;
+	struct lat_question q = { .kind = LAT_QUESTION_DNS, .qtype = qtype };
+	uint8_t action;
+	char text[256];
+
+	*private_ok = false;
+	if (lenient(run)) {
+		*private_ok = true;
+		return LAT_DNS_RESOLVE;
+	}
+	if (lat_names_resolvable(run->policy->names, name, private_ok))
+		return LAT_DNS_RESOLVE;
+	if (spec->names_open) {
+		*private_ok = spec->default_action == LAT_ACTION_ALLOW || spec->default_action == LAT_ACTION_AUDIT;
+		return LAT_DNS_RESOLVE;
+	}
+	if (!spec->has_dns)
+		return LAT_DNS_REFUSE;
+	q.generation = run->policy->generation;
+	snprintf(q.name, sizeof(q.name), "%s", name);
+	if (lat_answers_get(run->answers, &q, lat_now_ns(), &action, text))
+		return action == LAT_ACTION_ALLOW ? LAT_DNS_RESOLVE : LAT_DNS_REFUSE;
+	q.id = id | LAT_DNS_ID;
+	return lat_run_ask(run, &q) == 0 ? LAT_DNS_WAIT : LAT_DNS_REFUSE;
+}
+
+static bool dns_pin(void *ctx, const char *name, const struct lat_addr *addr, uint64_t until_ns)
+{
+	struct lat_run *run = ctx;
+
+	return lat_pins_add(run->pins, addr, name, until_ns) == 0;
+}
+
+#define DNS_REFUSED 5
+
+static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode, size_t addresses,
+	size_t refused_private, bool tcp, uint16_t sport)
+{
+	struct lat_run *run = ctx;
+	struct lat_record r = { .kind = LAT_RECORD_DNS, .action = LAT_ACTION_DENY, .rcode = rcode, .qtype = qtype };
+
+	if (rcode != DNS_REFUSED && refused_private == 0)
+		return; /* an answer opens nothing by itself: the flow to it makes the record */
+	lat_addr_parse(LAT_TRAP_DNS, &r.flow.remote);
+	r.flow.dport = 53;
+	r.flow.sport = sport;
+	r.flow.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP;
+	lat_connects_identify(run->connects, &r.flow, &r.who);
+	snprintf(r.name, sizeof(r.name), "%s", name);
+	snprintf(r.where, sizeof(r.where), "default");
+	if (rcode == DNS_REFUSED)
+		snprintf(r.text, sizeof(r.text), "no rule could allow this name");
+	else
+		snprintf(r.text, sizeof(r.text), "%zu private address%s left out, %zu given (private = true would allow)",
+			refused_private, refused_private == 1 ? "" : "es", addresses);
+	lat_run_emit(run, &r);
+}
+
+void lat_run_answered(struct lat_run *run, const struct lat_question *q, const struct lat_answer *a)
+{
+	struct lat_pending *p = pending_find(run, q->id);
+	struct lat_verdict v = { .generation = q->generation, .rule = q->rule, .by_handler = 1 };
+	struct lat_run_flow *rf;
+
+	if (a->failed) {
+		struct lat_record r = { .kind = LAT_RECORD_HANDLER, .action = LAT_ACTION_DENY };
+
+		r.flow = q->flow;
+		snprintf(r.name, sizeof(r.name), "%s", q->name);
+		snprintf(r.text, sizeof(r.text), "%.255s", a->text);
+		lat_run_emit(run, &r);
+		lat_warn("%s", a->text);
+	}
+	if (!p)
+		return; /* the flow ended meanwhile */
+	rf = p->flow;
+	pending_drop(run, p);
+	if (a->for_run && !a->failed)
+		lat_answers_put(run->answers, q, a, lat_now_ns());
+	if (q->kind == LAT_QUESTION_DNS) {
+		lat_dns_answer(run->dns, q->id & ~LAT_DNS_ID, a->action == LAT_ACTION_ALLOW, false);
+		return;
+	}
+	v.action = a->action == LAT_ACTION_ALLOW ? LAT_ACTION_ALLOW : LAT_ACTION_DENY;
+	v.reason = a->text[0] ? a->text : NULL;
+	v.where = q->rule && q->rule <= run->policy->spec.rule_count ? run->policy->spec.rules[q->rule - 1].where
+								     : "on(\"connect\")";
+	judged(run, rf, &q->flow, &v);
+	lat_flows_answer(run->flows, q->id, &v);
+}
+
+void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct lat_connects_hooks *connects,
+	struct lat_dns_hooks *dns)
+{
+	*flows = (struct lat_flows_hooks){ .ctx = run, .judge = flow_judge, .dial_failed = flow_dial_failed,
+		.closed = flow_closed, .want_sockets = flow_want_sockets };
+	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = connect_unix };
+	*dns = (struct lat_dns_hooks){ .ctx = run, .judge = dns_judge, .pin = dns_pin, .done = dns_done };
+}

@@ -1,0 +1,90 @@
+/* The state of a run, shared by run.c (life), run_judge.c (decisions and records) and run_reload.c (generations). */
+#ifndef LAT_CORE_RUN_PRIVATE_H
+#define LAT_CORE_RUN_PRIVATE_H
+#include "core/answers.h"
+#include "core/connects.h"
+#include "core/dns.h"
+#include "core/file_watch.h"
+#include "core/flows.h"
+#include "core/run.h"
+#include "core/summary.h"
+#include "protocol.h"
+#include <sys/stat.h>
+
+#define LAT_RUN_PENDING 512
+/* A question older than this is denied, whatever the policy thread does. */
+#define LAT_QUESTION_TIMEOUT_NS (30ull * 1000000000ull)
+
+struct lat_run_flow;
+
+struct lat_pending {
+	struct lat_question question; /* question.id 0: free slot */
+	struct lat_run_flow *flow;    /* owned by the flow engine's entry; NULL for DNS */
+	uint64_t asked_ns;
+};
+
+struct lat_run {
+	const struct lat_run_options *options;
+	struct lat_poller *poller;
+	uv_loop_t loop;
+	struct lat_sandbox sandbox;
+	struct lat_flows *flows;
+	struct lat_connects *connects;
+	struct lat_dns *dns;
+	struct lat_resolver *resolver;
+	struct lat_audit *audit;
+	struct lat_worker *worker;
+	struct lat_pins *pins;
+	struct lat_answers *answers;
+	struct lat_summary *summary;
+	struct lat_file_watch *watch;
+	struct lat_policy *policy; /* in force */
+	struct lat_poll_item control, init_end, signals, uv;
+	struct lat_pending pending[LAT_RUN_PENDING];
+	unsigned pending_count;
+	uint64_t rate_second;      /* the second that rate_used counts */
+	uint32_t *rate_used;       /* by rule, of the policy in force */
+	uint32_t next_generation;
+	bool reloading, reload_again, reload_due; /* due: a watched file changed; at the next tick */
+	bool probing, probe_refused_call, probe_refused_packet, probed;
+	int probe_failed;          /* LAT_MSG_PROBED's value */
+	bool running, ended;       /* the command was let go; its status is known */
+	int status;
+	bool stop;
+};
+
+/* Set in the ids of DNS questions, so that they never meet those of flows. */
+#define LAT_DNS_ID (1ull << 63)
+
+/* Kept with each judged flow for its CLOSE record. */
+struct lat_run_flow {
+	struct lat_policy *policy; /* reference: the verdict's pointers */
+	struct lat_identity who;
+	char name[LAT_NAME_MAX];
+	char where[256], reason[256];
+	bool passed, audit_only;
+};
+
+/* Fill hooks with ctx = run: run_judge.c */
+void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct lat_connects_hooks *connects,
+	struct lat_dns_hooks *dns);
+/* Numbers, counts and tells: every record goes through here. */
+void lat_run_emit(struct lat_run *run, struct lat_record *record);
+/* Judges a flow under the policy in force, handlers' kept answers and rate limits included. Returns 1 when a question is
+ * to be asked (filled but for the id). */
+int lat_run_judge(struct lat_run *run, const struct lat_flow *flow, const struct lat_identity *who, bool count_rate,
+	struct lat_verdict *verdict, struct lat_question *question, char text[256]);
+/* The answer to a question, or its time-out (failed). run_judge.c */
+void lat_run_answered(struct lat_run *run, const struct lat_question *question, const struct lat_answer *answer);
+
+/* run_reload.c: asks for a new generation; its arrival; questions of the old one are asked again. */
+void lat_run_reload(struct lat_run *run);
+void lat_run_reloaded(struct lat_run *run, struct lat_answer *answer);
+/* Puts a question to the policy thread. 0, or negative errno (deny). */
+int lat_run_ask(struct lat_run *run, struct lat_question *question);
+/* Questions beyond their time are denied. */
+void lat_run_questions_tick(struct lat_run *run, uint64_t now_ns);
+/* From the worker. */
+void lat_run_worker_done(void *ctx, struct lat_answer *answer);
+
+#endif

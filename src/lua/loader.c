@@ -1,0 +1,418 @@
+/* See loader.h. Files are read by C, through descriptors of their directories that are kept from the first load on: a
+ * program that renames a directory cannot put another policy in its place. */
+#include "lua/loader.h"
+#include "lua/api.h"
+#include "lua/embed.h"
+#include "lua/l_policy.h"
+#include "base/log.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_DIRS 64
+#define MAX_FILE (16u << 20)
+/* One question to a handler (THREATS 7). */
+#define ANSWER_INSTRUCTIONS 1000000u
+#define ANSWER_DEADLINE_MS 50u
+#define ANSWER_MEMORY (8u << 20)
+
+struct lat_loader {
+	struct lat_rt *rt; /* of the generation in force */
+	uint32_t generation;
+	uint8_t on_error[LAT_QUESTION_RELOAD]; /* enum lat_action when a handler fails, by question kind */
+	char *spec;
+	size_t spec_len;
+	struct {
+		char *path;
+		int fd;
+	} dirs[MAX_DIRS];
+	size_t dir_count;
+};
+
+static const char loader_key; /* registry key of a state's struct lat_loader */
+static const char policy_key; /* registry key of the loaded policy table */
+static const char *const kinds[] = { "ask", "connect", "dns" };
+_Static_assert(sizeof(kinds) / sizeof(kinds[0]) == LAT_QUESTION_RELOAD, "a handler's name for each kind");
+
+int lat_loader_new(const char *spec, size_t len, struct lat_loader **out)
+{
+	struct lat_loader *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return -ENOMEM;
+	l->spec = malloc(len + 1);
+	if (!l->spec) {
+		free(l);
+		return -ENOMEM;
+	}
+	memcpy(l->spec, spec, len);
+	l->spec[len] = '\0';
+	l->spec_len = len;
+	*out = l;
+	return 0;
+}
+
+void lat_loader_free(struct lat_loader *l)
+{
+	if (!l)
+		return;
+	lat_rt_free(l->rt);
+	for (size_t i = 0; i < l->dir_count; i++) {
+		close(l->dirs[i].fd);
+		free(l->dirs[i].path);
+	}
+	free(l->spec);
+	free(l);
+}
+
+/* A descriptor of the directory, the same one for the whole run; -1 with errno. */
+static int pinned_dir(struct lat_loader *l, const char *path)
+{
+	int fd;
+
+	for (size_t i = 0; i < l->dir_count; i++)
+		if (strcmp(l->dirs[i].path, path) == 0)
+			return l->dirs[i].fd;
+	if (l->dir_count == MAX_DIRS) {
+		errno = EMFILE;
+		return -1;
+	}
+	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	l->dirs[l->dir_count].path = strdup(path);
+	if (!l->dirs[l->dir_count].path) {
+		close(fd);
+		errno = ENOMEM;
+		return -1;
+	}
+	l->dirs[l->dir_count++].fd = fd;
+	return fd;
+}
+
+/* Reads a whole file. 0 with *text malloc'ed, or negative errno. */
+static int read_file(struct lat_loader *l, const char *path, char **text, size_t *len)
+{
+	char dir[4096];
+	const char *base = strrchr(path, '/');
+	size_t have = 0, room = 65536;
+	char *buf = NULL;
+	int fd, at, r = 0;
+
+	if (strlen(path) >= sizeof(dir))
+		return -ENAMETOOLONG;
+	if (!base)
+		snprintf(dir, sizeof(dir), ".");
+	else
+		snprintf(dir, sizeof(dir), "%.*s", base == path ? 1 : (int)(base - path), path);
+	base = base ? base + 1 : path;
+	at = pinned_dir(l, dir);
+	fd = at < 0 ? -1 : openat(at, base, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		ssize_t n;
+		char *more = realloc(buf, room);
+
+		if (!more) {
+			r = -ENOMEM;
+			break;
+		}
+		buf = more;
+		n = read(fd, buf + have, room - have);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			r = -errno;
+		if (n <= 0)
+			break;
+		have += (size_t)n;
+		if (have > MAX_FILE) {
+			r = -EFBIG;
+			break;
+		}
+		if (have == room)
+			room *= 2;
+	}
+	close(fd);
+	if (r < 0) {
+		free(buf);
+		return r;
+	}
+	*text = buf;
+	*len = have;
+	return 0;
+}
+
+/* read(path) -> text | nil, message */
+static int l_read(lua_State *L)
+{
+	const char *path = luaL_checkstring(L, 1);
+	struct lat_loader *l;
+	char *text;
+	size_t len;
+	int r;
+
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &loader_key);
+	l = lua_touserdata(L, -1);
+	if (!l)
+		return luaL_error(L, "no loader");
+	r = read_file(l, path, &text, &len);
+	if (r < 0) {
+		lua_pushnil(L);
+		lua_pushfstring(L, "%s: %s", path, strerror(-r));
+		return 2;
+	}
+	/* Running out of memory here loses the text: the load is over then, and the process with it or the next reload. */
+	lua_pushlstring(L, text, len);
+	free(text);
+	return 1;
+}
+
+/* shipped(name) -> text | nil: a policy compiled into the binary. */
+static int l_shipped(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	char path[256];
+
+	snprintf(path, sizeof(path), "policies/%s.lua", name);
+	for (const struct lat_embedded *e = lat_embedded; e->name; e++)
+		if (strcmp(e->name, path) == 0) {
+			lua_pushlstring(L, e->text, e->len);
+			return 1;
+		}
+	lua_pushnil(L);
+	return 1;
+}
+
+struct load_call {
+	struct lat_loader *loader;
+	uint32_t number;
+	struct lat_policy *policy;
+	char *info;
+	char *error; /* LAT_LOADER_ERROR */
+};
+
+/* generation.load(spec, read, shipped) -> policy, info | nil, text */
+static int deliver_load(lua_State *L)
+{
+	struct load_call *c = lua_touserdata(L, 1);
+
+	lua_pushlightuserdata(L, c->loader);
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &loader_key);
+	lua_getglobal(L, "require");
+	lua_pushstring(L, "lattice.generation");
+	lua_call(L, 1, 1);
+	lua_getfield(L, -1, "load");
+	lua_pushlstring(L, c->loader->spec, c->loader->spec_len);
+	lua_pushcfunction(L, l_read);
+	lua_pushcfunction(L, l_shipped);
+	lua_call(L, 3, 2);
+	if (lua_isnil(L, -2)) {
+		snprintf(c->error, LAT_LOADER_ERROR, "%s", luaL_tolstring(L, -1, NULL));
+		return 0;
+	}
+	c->info = strdup(luaL_checkstring(L, -1));
+	if (!c->info)
+		return luaL_error(L, "out of memory");
+	lua_pop(L, 1);
+	if (lat_lua_check_policy(L, lua_gettop(L), c->number, &c->policy) < 0) {
+		snprintf(c->error, LAT_LOADER_ERROR, "%s", luaL_tolstring(L, -1, NULL));
+		return 0;
+	}
+	lua_pushvalue(L, lua_gettop(L));
+	lua_rawsetp(L, LUA_REGISTRYINDEX, &policy_key);
+	return 0;
+}
+
+/* What the policy declares for a handler that fails; nothing declared is a denial. */
+static void declared(struct lat_loader *l, const char *info)
+{
+	json_t *root = json_loads(info, 0, NULL), *on_error = json_object_get(root, "on_error");
+
+	for (size_t i = 0; i < LAT_QUESTION_RELOAD; i++) {
+		const char *word = json_string_value(json_object_get(on_error, kinds[i]));
+
+		l->on_error[i] = word && strcmp(word, "allow") == 0 ? LAT_ACTION_ALLOW : LAT_ACTION_DENY;
+	}
+	json_decref(root);
+}
+
+int lat_loader_load(struct lat_loader *l, uint32_t number, struct lat_policy **policy, char **info,
+	char error[LAT_LOADER_ERROR])
+{
+	struct load_call c = { .loader = l, .number = number, .error = error };
+	struct lat_rt_limits limits = LAT_RT_POLICY_LIMITS;
+	struct lat_rt_error *e;
+	struct lat_rt *rt;
+	int r;
+
+	error[0] = '\0';
+	r = lat_rt_new(LAT_RT_POLICY, &limits, &rt);
+	if (r < 0) {
+		snprintf(error, LAT_LOADER_ERROR, "cannot make a Lua state: %s", strerror(-r));
+		return r;
+	}
+	e = calloc(1, sizeof(*e));
+	r = e ? lat_rt_enter(rt, deliver_load, &c, e) : -ENOMEM;
+	if (r < 0) {
+		snprintf(error, LAT_LOADER_ERROR, "%s", e && e->text[0] ? e->text : strerror(-r));
+		lat_policy_unref(c.policy);
+		c.policy = NULL;
+	}
+	free(e);
+	if (!c.policy) {
+		free(c.info);
+		lat_rt_free(rt);
+		return -EINVAL;
+	}
+	lat_rt_free(l->rt);
+	l->rt = rt;
+	l->generation = number;
+	declared(l, c.info);
+	*policy = c.policy;
+	*info = c.info;
+	return 0;
+}
+
+struct answer_call {
+	const struct lat_question *question;
+	struct lat_answer *answer;
+};
+
+static void set_string(lua_State *L, const char *key, const char *value)
+{
+	if (!value[0])
+		return;
+	lua_pushstring(L, value);
+	lua_setfield(L, -2, key);
+}
+
+static void set_integer(lua_State *L, const char *key, lua_Integer value)
+{
+	lua_pushinteger(L, value);
+	lua_setfield(L, -2, key);
+}
+
+/* generation.answer(policy, kind, flow) -> "allow"|"deny", for_run, ttl, text */
+static int deliver_answer(lua_State *L)
+{
+	struct answer_call *c = lua_touserdata(L, 1);
+	const struct lat_question *q = c->question;
+	struct lat_answer *a = c->answer;
+	char buf[LAT_ADDR_TEXT], proto[4];
+
+	lua_getglobal(L, "require");
+	lua_pushstring(L, "lattice.generation");
+	lua_call(L, 1, 1);
+	lua_getfield(L, -1, "answer");
+	lua_rawgetp(L, LUA_REGISTRYINDEX, &policy_key);
+	lua_pushstring(L, q->kind < LAT_QUESTION_RELOAD ? kinds[q->kind] : "");
+	lua_createtable(L, 0, 12);
+	set_string(L, "name", q->name);
+	if (q->kind != LAT_QUESTION_DNS) {
+		set_string(L, "dir", q->flow.dir == LAT_DIR_IN ? "in" : "out");
+		set_string(L, "proto", lat_proto_name(q->flow.proto, proto));
+		set_string(L, "addr", lat_addr_format(&q->flow.remote, buf, sizeof(buf)));
+		set_integer(L, "port", q->flow.dport);
+		set_integer(L, "rule", q->rule);
+	} else {
+		set_integer(L, "qtype", q->qtype);
+	}
+	if (q->who.pid) {
+		set_integer(L, "pid", q->who.pid);
+		set_integer(L, "uid", q->who.uid);
+		set_string(L, "exe", q->who.exe);
+	}
+	lua_call(L, 3, 4);
+	a->action = strcmp(luaL_checkstring(L, -4), "allow") == 0 ? LAT_ACTION_ALLOW : LAT_ACTION_DENY;
+	a->for_run = (uint8_t)lua_toboolean(L, -3);
+	a->ttl_s = (uint32_t)luaL_optinteger(L, -2, 0);
+	snprintf(a->text, sizeof(a->text), "%s", luaL_optstring(L, -1, ""));
+	return 0;
+}
+
+void lat_loader_answer(struct lat_loader *l, const struct lat_question *q, struct lat_answer *a)
+{
+	struct answer_call c = { q, a };
+	struct lat_rt_limits limits = { .instructions = ANSWER_INSTRUCTIONS, .deadline_ms = ANSWER_DEADLINE_MS };
+	struct lat_rt_error *e = calloc(1, sizeof(*e));
+	int r = -ENOMEM;
+
+	if (e && l->rt && q->generation == l->generation) {
+		limits.memory = lat_rt_memory(l->rt) + ANSWER_MEMORY;
+		lat_rt_set_limits(l->rt, &limits);
+		r = lat_rt_enter(l->rt, deliver_answer, &c, e);
+	}
+	if (r < 0) {
+		a->action = q->kind < LAT_QUESTION_RELOAD && q->generation == l->generation ? l->on_error[q->kind]
+											  : LAT_ACTION_DENY;
+		a->failed = 1;
+		a->for_run = 0;
+		snprintf(a->text, sizeof(a->text), "on(\"%s\") failed, so this was %s: %s",
+			q->kind < LAT_QUESTION_RELOAD ? kinds[q->kind] : "",
+			a->action == LAT_ACTION_ALLOW ? "allowed, as declared" : "denied",
+			e && e->text[0] ? e->text : strerror(-r));
+	}
+	free(e);
+}
+
+int lat_loader_routes(const char *text, struct lat_audit_route **routes, size_t *count)
+{
+	static const char *const sinks[] = { "file", "syslog", "unix" };
+	json_t *root = json_loads(text, JSON_DECODE_ANY, NULL), *array, *row;
+	struct lat_audit_route *list;
+	size_t i, n;
+	int r = 0;
+
+	array = json_is_object(root) ? json_object_get(root, "audit") : root;
+	n = json_array_size(array);
+	list = calloc(n + 1, sizeof(*list));
+	if (!list) {
+		json_decref(root);
+		return -ENOMEM;
+	}
+	json_array_foreach(array, i, row)
+	{
+		const char *sink = json_string_value(json_object_get(row, "sink"));
+		const char *target = json_string_value(json_object_get(row, "target"));
+		unsigned s = 0;
+
+		while (s < 3 && (!sink || strcmp(sinks[s], sink) != 0))
+			s++;
+		if (s == 3) {
+			r = -EINVAL;
+			break;
+		}
+		list[i].sink = s;
+		list[i].kinds = (uint32_t)json_integer_value(json_object_get(row, "kinds"));
+		list[i].actions = (uint32_t)json_integer_value(json_object_get(row, "actions"));
+		list[i].rotate_bytes = (uint64_t)json_integer_value(json_object_get(row, "rotate"));
+		list[i].fd = -1;
+		list[i].target = strdup(target ? target : "");
+		if (!list[i].target) {
+			r = -ENOMEM;
+			break;
+		}
+	}
+	json_decref(root);
+	if (r < 0) {
+		lat_loader_routes_free(list, n);
+		return r;
+	}
+	*routes = list;
+	*count = n;
+	return 0;
+}
+
+void lat_loader_routes_free(struct lat_audit_route *routes, size_t count)
+{
+	for (size_t i = 0; routes && i < count; i++)
+		free((char *)routes[i].target);
+	free(routes);
+}
