@@ -1,0 +1,154 @@
+/* The process that becomes the command: gives up its capabilities, installs the filter, waits for the word, execs. */
+#include "base/mem.h"
+#include "launcher/setup.h"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+extern char **environ;
+
+/* What the caller handed to us at exec: the command gets the same, whatever the supervisor changed for itself. */
+static struct {
+	sigset_t mask;
+	bool ignored[NSIG];
+	struct rlimit files;
+} at_start;
+
+__attribute__((constructor)) static void remember_start(void)
+{
+	struct sigaction now;
+
+	sigprocmask(SIG_SETMASK, NULL, &at_start.mask);
+	for (int sig = 1; sig < NSIG; sig++)
+		at_start.ignored[sig] = !sigaction(sig, NULL, &now) && now.sa_handler == SIG_IGN;
+	getrlimit(RLIMIT_NOFILE, &at_start.files);
+}
+
+_Noreturn static void fail(struct lat_setup *s)
+{
+	lat_msg_send(s->command, &s->failure, NULL, 0);
+	_exit(125);
+}
+
+static void restore_signals(void)
+{
+	for (int sig = 1; sig < NSIG; sig++) {
+		struct sigaction action = { .sa_handler = at_start.ignored[sig] ? SIG_IGN : SIG_DFL };
+
+		sigaction(sig, &action, NULL);
+	}
+	sigprocmask(SIG_SETMASK, &at_start.mask, NULL);
+}
+
+static void set_limits(struct lat_setup *s)
+{
+	setrlimit(RLIMIT_NOFILE, &at_start.files);
+	for (size_t i = 0; i < s->spec->rlimit_count; i++) {
+		const struct lat_rlimit *limit = &s->spec->rlimits[i];
+		struct rlimit now;
+
+		if (getrlimit(limit->resource, &now))
+			memset(&now, 0xff, sizeof(now));
+		now.rlim_cur = limit->value;
+		if (limit->value < now.rlim_max)
+			now.rlim_max = limit->value;
+		if (setrlimit(limit->resource, &now)) {
+			lat_setup_fail(s, -errno, "limit of resource %d to %llu", limit->resource,
+				(unsigned long long)limit->value);
+			fail(s);
+		}
+	}
+}
+
+/* May a socket go in as standard input or output? A connected unix stream or sequenced-packet socket may: it is how libuv
+ * and sshd make pipes, and it can be aimed at nothing else (connect says EISCONN). Any other socket is the host's network,
+ * or (unix datagrams) could be. */
+static bool harmless_socket(int fd)
+{
+	struct sockaddr_un peer;
+	socklen_t len = sizeof(peer);
+	int domain = 0, type = 0;
+	socklen_t n = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) || domain != AF_UNIX)
+		return false;
+	n = sizeof(type);
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) || (type != SOCK_STREAM && type != SOCK_SEQPACKET))
+		return false;
+	/* Without a peer it was never connected, or (errno ECONNRESET and the like) is past use. */
+	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
+}
+
+static void replace_sockets(void)
+{
+	for (int fd = 0; fd < 3; fd++) {
+		struct stat st;
+		int null;
+
+		if (!fstat(fd, &st) && (!S_ISSOCK(st.st_mode) || harmless_socket(fd)))
+			continue;
+		null = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (null != fd && (null < 0 || dup2(null, fd) < 0))
+			close(fd);
+		else if (null == fd)
+			fcntl(fd, F_SETFD, 0);
+	}
+}
+
+_Noreturn static void become(struct lat_setup *s)
+{
+	const char *name = s->spec->argv[0];
+	int r;
+
+	replace_sockets();
+	set_limits(s);
+	/* On exec, not now: a failure still has to be told. */
+	if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)) {
+		lat_setup_fail(s, -errno, "close_range");
+		fail(s);
+	}
+	restore_signals();
+	execvpe(name, s->spec->argv, environ);
+	r = -errno;
+	lat_setup_fail(s, r, "%.200s", name);
+	s->failure.extra = r == -ENOENT || r == -ENOTDIR ? 127 : 126;
+	fail(s);
+}
+
+_Noreturn void lat_command_main(struct lat_setup *s)
+{
+	struct lat_msg msg, ready = { .type = LAT_MSG_READY };
+	int listener;
+
+	if (lat_msg_receive(s->command, &msg, NULL, NULL)) /* the maps are written */
+		_exit(125);
+	if (lat_identity_drop(s))
+		fail(s);
+	listener = lat_filter_install(&s->filter);
+	if (listener < 0) {
+		lat_setup_fail(s, listener, "seccomp filter with a listener%s",
+			listener == -EBUSY ? " (this process already has one: a sandbox around it?)" : "");
+		fail(s);
+	}
+	if (lat_msg_send(s->command, &ready, &listener, 1))
+		_exit(125);
+	close(listener);
+	while (!lat_msg_receive(s->command, &msg, NULL, NULL)) {
+		struct lat_msg probed = { .type = LAT_MSG_PROBED };
+
+		if (msg.type == LAT_MSG_GO)
+			become(s);
+		if (msg.type != LAT_MSG_PROBE)
+			continue;
+		probed.value = lat_probe_run(s, &probed.extra);
+		lat_msg_send(s->command, &probed, NULL, 0);
+	}
+	_exit(125);
+}

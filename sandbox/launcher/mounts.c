@@ -1,0 +1,185 @@
+/* The view of the files: private to the sandbox, with a /proc of its own, name resolution pointed at the supervisor, and
+ * the paths of the spec hidden or made read-only. Works on a read-only root: nothing is written to it.
+ *
+ * Replaced files are bind mounts from a small tmpfs that is mounted over /proc while it is filled and then taken away:
+ * the binds keep it alive, no path leads to it. */
+#include "base/mem.h"
+#include "launcher/setup.h"
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
+#define STAGE "/proc"
+
+/* The host's nsswitch.conf with its hosts line pointed at files and DNS: other name services ask daemons outside. */
+static void plan_nsswitch(struct lat_setup *s)
+{
+	static const char ours[] = "hosts: files dns\n";
+	lat_autoclose int fd = open("/etc/nsswitch.conf", O_RDONLY | O_CLOEXEC);
+	char text[LAT_FILE_TEXT - sizeof(ours) - 1];
+	ssize_t got = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	size_t used;
+
+	strcpy(s->nsswitch, ours);
+	used = strlen(ours);
+	text[got > 0 ? got : 0] = '\0';
+	for (char *line = text; *line;) {
+		size_t len = strcspn(line, "\n"), skip = strspn(line, " \t");
+
+		if (strncmp(line + skip, "hosts:", 6)) {
+			memcpy(s->nsswitch + used, line, len);
+			used += len;
+			s->nsswitch[used++] = '\n';
+		}
+		line += len + (line[len] == '\n');
+	}
+	s->nsswitch[used] = '\0';
+}
+
+void lat_mounts_plan(struct lat_setup *s)
+{
+	struct utsname u;
+
+	plan_nsswitch(s);
+	snprintf(s->hosts, sizeof(s->hosts),
+		"127.0.0.1 localhost%s%s\n::1 localhost ip6-localhost ip6-loopback\n",
+		uname(&u) ? "" : " ", uname(&u) ? "" : u.nodename);
+	if (!getcwd(s->cwd, sizeof(s->cwd)))
+		s->cwd[0] = '\0';
+}
+
+static int make_readonly(const char *path)
+{
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+
+	return syscall(SYS_mount_setattr, AT_FDCWD, path, 0, &attr, sizeof(attr)) ? -errno : 0;
+}
+
+static int bind_over(const char *from, const char *to)
+{
+	return mount(from, to, NULL, MS_BIND, NULL) ? -errno : 0;
+}
+
+static int stage_file(const char *path, const char *text)
+{
+	lat_autoclose int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
+	size_t len = strlen(text);
+
+	if (fd < 0)
+		return -errno;
+	return write(fd, text, len) == (ssize_t)len ? 0 : errno ? -errno : -EIO;
+}
+
+/* A file that programs need to resolve names: bound over the host's, through a symbolic link if it is one. */
+static int replace(struct lat_setup *s, const char *staged, const char *path, const char *text)
+{
+	int r = stage_file(staged, text);
+
+	if (!r)
+		r = bind_over(staged, path);
+	if (r == -ENOENT) {
+		lat_setup_warn(s, "%s does not exist on this host: it cannot be replaced inside", path);
+		return 0;
+	}
+	return r ? lat_setup_fail(s, r, "mounts: replacing %s", path) : 0;
+}
+
+static int hide(struct lat_setup *s, const char *path)
+{
+	struct stat st;
+	int r;
+
+	if (stat(path, &st))
+		return errno == ENOENT || errno == ENOTDIR || errno == EACCES ?
+			0 :
+			lat_setup_fail(s, -errno, "mounts: hiding %s", path);
+	r = bind_over(S_ISDIR(st.st_mode) ? STAGE "/nothing.d" : STAGE "/nothing", path);
+	return r ? lat_setup_fail(s, r, "mounts: hiding %s", path) : 0;
+}
+
+static int protect(struct lat_setup *s, const char *path)
+{
+	int r = bind_over(path, path);
+
+	if (r == -ENOENT)
+		return 0;
+	if (!r)
+		r = make_readonly(path);
+	return r ? lat_setup_fail(s, r, "mounts: making %s read-only", path) : 0;
+}
+
+/* The staged files, then read-only as a whole, then bound where they belong: each bind inherits read-only. */
+static int bind_files(struct lat_setup *s)
+{
+	const struct lat_launch_spec *spec = s->spec;
+	int r;
+
+	if (mount("lattice", STAGE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755,size=64k"))
+		return lat_setup_fail(s, -errno, "mounts: tmpfs");
+	r = stage_file(STAGE "/nothing", "");
+	if (!r && mkdir(STAGE "/nothing.d", 0555))
+		r = -errno;
+	if (r)
+		return lat_setup_fail(s, r, "mounts: filling the tmpfs");
+	r = replace(s, STAGE "/resolv.conf", "/etc/resolv.conf", "nameserver " LAT_TRAP_DNS "\n");
+	if (!r)
+		r = replace(s, STAGE "/hosts", "/etc/hosts", s->hosts);
+	if (!r && !access("/etc/nsswitch.conf", F_OK))
+		r = replace(s, STAGE "/nsswitch.conf", "/etc/nsswitch.conf", s->nsswitch);
+	for (size_t i = 0; i < spec->readonly_count && !r; i++)
+		r = protect(s, spec->readonly[i]);
+	for (size_t i = 0; i < spec->hide_count && !r; i++)
+		r = hide(s, spec->hide[i]);
+	if (r)
+		return r;
+	if (mount(NULL, STAGE, NULL, MS_REMOUNT | MS_RDONLY, NULL))
+		return lat_setup_fail(s, -errno, "mounts: tmpfs read-only");
+	if (umount2(STAGE, MNT_DETACH))
+		return lat_setup_fail(s, -errno, "mounts: taking the tmpfs away");
+	return 0;
+}
+
+/* Files of /proc and /sys that a command with the uid of root could write, capabilities or not. */
+static int protect_kernel(struct lat_setup *s)
+{
+	static const char *const paths[] = { "/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus",
+		"/proc/fs" };
+	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(paths); i++) {
+		int r = protect(s, paths[i]);
+
+		if (r)
+			return r;
+	}
+	if (syscall(SYS_mount_setattr, AT_FDCWD, "/sys", AT_RECURSIVE, &attr, sizeof(attr)) &&
+		errno != EINVAL && errno != ENOENT) /* EINVAL: not a mount, so nothing to write there */
+		return lat_setup_fail(s, -errno, "mounts: making /sys read-only");
+	return 0;
+}
+
+int lat_mounts_set(struct lat_setup *s)
+{
+	int r;
+
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return lat_setup_fail(s, -errno, "mounts: making them private");
+	r = bind_files(s);
+	if (r)
+		return r;
+	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
+		return lat_setup_fail(s, -errno,
+			"mounts: /proc of the sandbox (inside a container its /proc must not be masked)");
+	r = protect_kernel(s);
+	if (r)
+		return r;
+	/* The old working directory may lie below what is hidden now. */
+	if (s->cwd[0] == '/' && chdir(s->cwd))
+		lat_setup_warn(s, "working directory %.100s cannot be entered inside", s->cwd);
+	return 0;
+}
