@@ -11,6 +11,9 @@ local policy_words = {
   "limits", "test", "file", "syslog", "unix", "keep_established",
 }
 files["policies/*.lua"] = { read_globals = policy_words }
+files["tests/golden/*.lua"] = { read_globals = policy_words }
+-- broken on purpose
+exclude_files = { "tests/lua/hostile/*.lua" }
 files["examples/**/*.lua"] = { read_globals = policy_words }
 
 -- stubs for editors: signatures without bodies

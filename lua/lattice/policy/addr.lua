@@ -159,7 +159,7 @@ function M.parse_prefix(text)
   local bits = family == 4 and 32 or 128
   local len = bits
   if head then
-    len = len_text:find("^%d%d?%d?$") and tonumber(len_text)
+    len = (find(len_text, "^[1-9]%d?%d?$") or len_text == "0") and tointeger(len_text)
     if not len or len > bits then return nil, "length" end
   end
   local mask_hi, mask_lo = M.mask(family, len)

@@ -44,8 +44,12 @@ local function prefix(text)
     return problem(("'/%s' is not a prefix length"):format(text:match("/(.*)$")),
       six and "0 to 128" or "0 to 32", nil, text:find("/", 1, true))
   end
-  return problem(("'%s' is not a prefix: its length must follow an IP address"):format(text),
-    "such as 10.0.0.0/8 or 2001:db8::/32")
+  if find(text, "/", 1, true) then
+    return problem(("'%s' is not a prefix: its length must follow an IP address"):format(text),
+      "such as 10.0.0.0/8 or 2001:db8::/32")
+  end
+  return problem(("'%s' is not an IPv4 address"):format(text),
+    "four decimal parts, each at most 255 and without leading zeros")
 end
 
 local function range(text, first, last)
@@ -89,7 +93,7 @@ end
 local function name(text, sets)
   local normal, message, at = names.normalize(text, true)
   if not normal then
-    local expected = names.looks_numeric(text) and "an IPv4 address has four decimal parts" or nil
+    local expected = names.looks_numeric(text) and "an IPv4 address of four decimal parts" or nil
     return problem(("'%s': %s"):format(text, message), expected, nil, at)
   end
   if not normal:find(".", 1, true) and text:sub(-1) ~= "." then
@@ -97,7 +101,7 @@ local function name(text, sets)
     for _, set in ipairs(suggest.keys(sets)) do known[#known + 1] = set end
     local guess = normal == "localhost" and "host" or suggest.nearest(normal, known)
     return problem(("unknown word or set '%s'"):format(text),
-      ("a name has a dot; write '%s.' for a name of one label"):format(text), guess)
+      ("a name with a dot: write '%s.' for a name of one label"):format(text), guess)
   end
   return { kind = "name", name = normal, text = text:sub(-1) == "." and
     not normal:find(".", 1, true) and normal .. "." or normal }

@@ -20,10 +20,10 @@ local ws = space ^ 0
 local edge = -(R("az", "09") + S("_-.*@:/"))
 local function word(text) return P(text) * edge end
 
--- Fails, and remembers where and what was waited for.
+-- Fails, and remembers where and what was waited for; the place furthest into the text counts.
 local function expect(pattern, what, near)
   return pattern + lpeg.Cmt(lpeg.Carg(1), function(_, at, state)
-    state.at, state.expected, state.near = at, what, near
+    if at > state.at then state.at, state.expected, state.near = at, what, near end
     return false
   end)
 end
@@ -66,7 +66,7 @@ local flow = Ct(ws * direction ^ -1 * list("protos", proto, "a protocol") * ws
 local items = Ct(ws * list("items", item, "a word") * ws * expect(P(-1), "',' or the end"))
 
 local function run(pattern, text, kind)
-  local state = { at = 1 }
+  local state = { at = 0 }
   local folded = text:lower()
   local tree = pattern:match(folded, 1, state)
   if tree then return tree end
