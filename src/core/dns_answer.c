@@ -26,7 +26,17 @@ static void begin(const struct lat_dns_question *q, struct lat_dns_reply *r)
 		r, q->dns->out, q->tcp ? sizeof(q->dns->out) : q->query.udp_size, &q->query);
 }
 
-/* Sends what was built, tells what happened, ends the question. */
+/* A full buffer loses the answer; the asker repeats. */
+static void send_datagram(const struct lat_dns_question *q, const uint8_t *msg, size_t len)
+{
+	sendto(q->dns->udp.fd, msg, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&q->from,
+		q->from_len);
+}
+
+/* Sends what was built, tells what happened, ends the question.
+ *
+ * musl's resolver takes no notice of REFUSED and waits its 5 s. So an asker that may be musl (UDP,
+ * no EDNS0) is told a second time, by NXDOMAIN; whoever took the first answer never sees it. */
 static void send_reply(struct lat_dns_question *q, struct lat_dns_reply *r,
 	enum lat_dns_rcode rcode, size_t addresses, size_t refused_private)
 {
@@ -43,9 +53,11 @@ static void send_reply(struct lat_dns_question *q, struct lat_dns_reply *r,
 		q->conn = NULL;
 		lat_dns_conn_answer(conn, r->buf, len);
 	} else if (!q->tcp) {
-		/* A full buffer loses the answer; the asker repeats. */
-		sendto(d->udp.fd, r->buf, len, MSG_DONTWAIT | MSG_NOSIGNAL,
-			(struct sockaddr *)&q->from, q->from_len);
+		send_datagram(q, r->buf, len);
+		if (rcode == LAT_DNS_REFUSED && !q->query.edns) {
+			r->buf[3] = (uint8_t)((r->buf[3] & 0xf0) | LAT_DNS_NXDOMAIN);
+			send_datagram(q, r->buf, len);
+		}
 	}
 	forget(q);
 }

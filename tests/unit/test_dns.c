@@ -219,6 +219,28 @@ static void refused_name_never_leaves(void **state)
 	assert_int_equal(saw.pins, 0);
 }
 
+static void stub_that_ignores_refused_is_told_by_nxdomain_too(void **state)
+{
+	uint8_t msg[600];
+	int fd = client(SOCK_DGRAM);
+
+	for (int edns = 0; edns < 2; edns++) {
+		send(fd, msg, make_query(msg, 5, "secret.example", 1, edns), 0);
+		await(fd);
+		take(fd);
+		assert_int_equal(rcode(), LAT_DNS_REFUSED);
+		if (edns) { /* it can show the reason instead */
+			assert_non_null(memmem(reply, reply_len, "no rule", 7));
+			assert_int_equal(recv(fd, reply, 1, MSG_DONTWAIT), -1);
+			continue;
+		}
+		take(fd);
+		assert_int_equal(rcode(), LAT_DNS_NXDOMAIN);
+		assert_int_equal(ns_msg_id(parsed), 5);
+	}
+	close(fd);
+}
+
 static void names_that_are_no_host_names_are_refused(void **state)
 {
 	static const char *const bad[] = {
@@ -383,6 +405,8 @@ static void waiting_query_is_answered_when_the_handler_has(void **state)
 		take(fd);
 		assert_int_equal(rcode(), allow ? 0 : LAT_DNS_REFUSED);
 		assert_int_equal(answers(), allow);
+		if (!allow)
+			take(fd);			/* NXDOMAIN */
 		lat_dns_answer(dns, first, true, true); /* too late */
 	}
 	close(fd);
@@ -662,6 +686,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(allowed_name_is_answered_and_pinned_before_the_answer_leaves),
 		cmocka_unit_test(refused_name_never_leaves),
+		cmocka_unit_test(stub_that_ignores_refused_is_told_by_nxdomain_too),
 		cmocka_unit_test(names_that_are_no_host_names_are_refused),
 		cmocka_unit_test(aliases_are_in_the_answer_and_only_the_asked_name_is_pinned),
 		cmocka_unit_test(private_addresses_are_left_out_unless_the_rule_takes_them),
