@@ -1,17 +1,29 @@
--- Random policies (as text) and flows that aim at their edges. Same seed, same output, in every Lua 5.4.
+-- Random policies and flows for the agreement tests: nested and overlapping prefixes, ranges, lists, any-protocol rules,
+-- names, both families, both directions; and flows that sit on the edges of what the rules name. The same seed gives
+-- the same output on every machine (an own generator: math.random differs between versions).
+--
+--   local gen = require("tests.support.gen")
+--   local g = gen.new(42)
+--   local text = g:policy(30)             -- text of a policy with 30 rules
+--   local loaded = assert(policy.load({ sources = { { name = "g.lua", text = text } } }))
+--   for _, flow in ipairs(g:flows(loaded, 1000)) do ... end
+local addr = require("lattice.policy.addr")
+
 local M = {}
 
----@class lattice.test.Gen
-local Gen = {}
-Gen.__index = Gen
+---@class lattice.test.Generator
+local Generator = {}
+Generator.__index = Generator
 
---- A generator; below(n) gives 1..n.
+--- A generator; seed: any integer.
 ---@param seed integer
+---@return lattice.test.Generator
 function M.new(seed)
-  return setmetatable({ state = seed * 0x9e3779b97f4a7c15 }, Gen)
+  return setmetatable({ state = seed ~ 0x5deece66d }, Generator)
 end
 
-function Gen:next()
+--- The next 64 bits (splitmix64).
+function Generator:bits()
   self.state = self.state + 0x9e3779b97f4a7c15
   local z = self.state
   z = (z ~ z >> 30) * 0xbf58476d1ce4e5b9
@@ -19,164 +31,163 @@ function Gen:next()
   return z ~ z >> 31
 end
 
-function Gen:below(n) return (self:next() >> 1) % n + 1 end
+--- An integer in low..high.
+function Generator:pick(low, high)
+  return low + (self:bits() >> 1) % (high - low + 1)
+end
 
-function Gen:pick(list) return list[self:below(#list)] end
+function Generator:one(list) return list[self:pick(1, #list)] end
 
-function Gen:chance(one_in) return self:below(one_in) == 1 end
+--- True with a probability of n in 100.
+function Generator:chance(n) return self:pick(1, 100) <= n end
 
--- Few distinct bytes and words, so that prefixes nest, touch and repeat.
-local bytes = { 0, 1, 10, 42, 127, 128, 169, 192, 203, 254, 255 }
-local words = { 0, 0, 0, 1, 0xdb8, 0x2001, 0xfd00, 0xfe80, 0x8000, 0xffff, 0x64, 0xff9b }
-local names = { "a.example", "b.example", "example", "x.a.example", "cdn.site.org", "site.org", "www.site.org",
-  "deep.x.a.example", "localhost", "db.lan" }
-local patterns = { "a.example", "*.example", "*.a.example", "site.org", "*.site.org", "*.org", "db.lan", "*.lan",
-  "x.a.example", "www.site.org" }
-local lens = { [4] = { 0, 8, 16, 24, 32, 32, 31, 9, 1 }, [6] = { 0, 8, 32, 48, 64, 65, 96, 127, 128, 128 } }
-local protos = { "tcp", "udp", "tcp", "udp", "icmp", "icmpv6", "47", "132" }
-local numbers = { tcp = 6, udp = 17, icmp = 1, icmpv6 = 58, ["47"] = 47, ["132"] = 132 }
-local proto_numbers = { 6, 17, 6, 17, 6, 17, 1, 58, 47, 132, 2 }
-local ports = { 1, 22, 53, 80, 443, 444, 1023, 1024, 8080, 65534, 65535 }
+-- A few trunks, so that prefixes nest and overlap instead of missing each other.
+local trunks4 = { 0x0a000000, 0x0a2a0000, 0xc0000200, 0xcb007100, 0x7f000000, 0 }
+local trunks6 = { 0x20010db800000000, 0x20010db8000a0000, 0xfd00000000000000, 0 }
 
--- An address as a list of bits' carriers: 4 bytes or 8 words.
-local function address(g, family)
+function Generator:address()
+  if self:chance(60) then
+    local trunk, spread = self:one(trunks4), self:one({ 4, 8, 16, 24, 32 })
+    return 4, 0, (trunk ~ (self:bits() & ((1 << spread) - 1))) & 0xffffffff
+  end
+  local trunk, spread = self:one(trunks6), self:one({ 0, 4, 16, 32 })
+  local hi = trunk ~ (spread > 0 and self:bits() & ((1 << spread) - 1) or 0)
+  local lo = self:chance(50) and self:pick(0, 15) or self:bits()
+  if hi == 0 and lo >> 32 == 0xffff then lo = 1 end -- not a v4-mapped one
+  return 6, hi, lo
+end
+
+function Generator:prefix()
+  local family, hi, lo = self:address()
+  local bits = family == 4 and 32 or 128
+  local len = self:chance(25) and bits or self:pick(0, bits)
+  if self:chance(60) then len = self:one(family == 4 and { 8, 16, 24, 28, 32 } or { 32, 48, 64, 127, 128 }) end
+  local mask_hi, mask_lo = addr.mask(family, len)
+  hi, lo = hi & mask_hi, lo & mask_lo
+  if family == 6 and addr.is_mapped(hi, lo) then hi, lo, len = 0, 0, 0 end
+  return addr.format(family, hi, lo) .. (len == bits and self:chance(50) and "" or "/" .. len)
+end
+
+function Generator:range()
+  local family, hi, lo = self:address()
+  local last = lo + self:pick(0, 300)
+  if family == 4 and last > 0xffffffff or family == 6 and math.ult(last, lo) then last = lo end
+  return addr.format(family, hi, lo) .. "-" .. addr.format(family, hi, last)
+end
+
+local names = { "a.example", "b.example", "x.a.example", "y.x.a.example", "db.test", "api.db.test" }
+
+function Generator:name()
+  local name = self:one(names)
+  return self:chance(40) and "*." .. name or name
+end
+
+function Generator:destination()
+  local n = self:pick(1, 100)
+  if n <= 12 then return "any" end
+  if n <= 16 then return "host" end
+  if n <= 65 then return self:prefix() end
+  if n <= 80 then return self:range() end
+  return self:name()
+end
+
+local edges = { 1, 2, 22, 79, 80, 81, 443, 1023, 1024, 5432, 8000, 8999, 9000, 32767, 32768, 65534, 65535 }
+
+function Generator:port_item()
+  local low = self:chance(70) and self:one(edges) or self:pick(1, 65535)
+  if self:chance(50) then return tostring(low) end
+  local high = self:chance(50) and math.min(65535, low + self:pick(0, 200)) or self:pick(low, 65535)
+  return low .. "-" .. high
+end
+
+--- A list of `make` results, 1 to `most`.
+function Generator:list(make, most)
   local parts = {}
-  for i = 1, family == 4 and 4 or 8 do parts[i] = g:pick(family == 4 and bytes or words) end
-  if family == 6 then parts[1] = g:pick({ 0x2001, 0xfd00, 0xfe80, 0x64, 0x2002 }) end
-  return parts
+  for i = 1, self:chance(60) and 1 or self:pick(1, most) do parts[i] = make(self) end
+  return table.concat(parts, ", ")
 end
 
-local function text(family, parts)
-  if family == 4 then return table.concat(parts, ".") end
-  local hex = {}
-  for i, word in ipairs(parts) do hex[i] = ("%x"):format(word) end
-  return table.concat(hex, ":")
-end
-
--- The same address with its bits beyond len: "zero", "one", or changed at random.
-local function beyond(g, family, parts, len, how)
-  local width, out = family == 4 and 8 or 16, {}
-  for i, part in ipairs(parts) do
-    local keep = math.max(0, math.min(width, len - (i - 1) * width))
-    local mask = (1 << (width - keep)) - 1
-    local low = how == "zero" and 0 or how == "one" and mask or g:next() & mask
-    out[i] = part & ~mask & ((1 << width) - 1) | low
+--- The text of one rule, without its action.
+---@return string
+function Generator:rule()
+  local coming = self:chance(25)
+  local ported = self:chance(60)
+  local protos
+  if ported then
+    protos = self:one({ "tcp", "tcp", "udp", "any", "tcp, udp", "udp, 6" })
+  else
+    protos = self:one({ "tcp", "udp", "any", "icmp", "icmpv6", "icmp, tcp", "47", "132, udp" })
   end
-  return out
+  local text = ("%s%s %s %s"):format(coming and "in " or "", protos, coming and "from" or "to",
+    self:list(Generator.destination, 4))
+  if ported then text = text .. " port " .. self:list(Generator.port_item, 4) end
+  return text
 end
 
-local function prefix(g)
-  local family = g:chance(2) and 4 or 6
-  local len = g:pick(lens[family])
-  if g:chance(4) then len = g:below(family == 4 and 33 or 129) - 1 end
-  local parts = beyond(g, family, address(g, family), len, "zero")
-  return { family = family, len = len, parts = parts, text = text(family, parts) .. "/" .. len }
-end
-
-local function range(g)
-  local p = prefix(g)
-  if p.len == 0 then p.len = 1 end
-  local last = beyond(g, p.family, p.parts, p.len, g:chance(2) and "one" or "random")
-  p.text = text(p.family, p.parts) .. "-" .. text(p.family, last)
-  return p
-end
-
-local function destinations(g, made)
-  if g:chance(8) then return "any" end
-  local list = {}
-  for _ = 1, g:chance(3) and g:below(5) or 1 do
-    local kind, p = g:below(10), nil
-    if kind <= 5 then p = prefix(g) elseif kind <= 7 then p = range(g) end
-    if p then made[#made + 1] = p end
-    p = p or { text = g:pick(patterns) }
-    p.name = not p.parts and p.text or nil
-    if p.name then made[#made + 1] = p end
-    list[#list + 1] = p.text
-  end
-  return table.concat(list, ", ")
-end
-
-local function port_list(g)
-  local list, first = {}, nil
-  for i = 1, g:chance(3) and g:below(4) or 1 do
-    local lo, hi = g:pick(ports), g:chance(3) and g:below(65535) or g:pick(ports)
-    list[i] = g:chance(2) and tostring(lo) or math.min(lo, hi) .. "-" .. math.max(lo, hi)
-    first = first or lo
-  end
-  return table.concat(list, ", "), first
-end
-
-local function rule(g, made)
-  local incoming = g:chance(4)
-  local proto = g:pick({ "any", "tcp", "udp", "tcp", "tcp, udp", g:pick(protos) })
-  local before = #made
-  local fields = { ('%s = "%s"'):format(incoming and "from" or "to", destinations(g, made)) }
-  local number, port = numbers[proto:match("^%w+")], nil
-  if incoming then fields[#fields + 1] = 'dir = "in"' end
-  fields[#fields + 1] = ('proto = "%s"'):format(proto)
-  if (proto == "any" or proto:match("tcp") or proto:match("udp")) and not g:chance(4) then
-    local list
-    list, port = port_list(g)
-    fields[#fields + 1] = ('port = "%s"'):format(list)
-  end
-  for i = before + 1, #made do
-    made[i].dir, made[i].proto, made[i].port = incoming and "in" or "out", number, port
-  end
-  if g:chance(5) then fields[#fields + 1] = "private = true" end
-  if g:chance(5) then fields[#fields + 1] = ('reason = "r%d"'):format(g:below(9)) end
-  local action = g:pick({ "allow", "allow", "deny", "deny", "drop", "audit", "ask" })
-  return ("%s { %s }"):format(action, table.concat(fields, ", "))
-end
-
---- The text of a policy with `count` rules, and what it aims at.
----@param g lattice.test.Gen
+--- The text of a policy with `count` rules.
 ---@param count integer
----@return string text
----@return table[] made
-function M.policy(g, count)
-  local lines = { 'policy "generated"', ('default "%s"'):format(g:pick({ "deny", "deny", "allow", "drop" })) }
-  local made = {}
-  for _ = 1, count do lines[#lines + 1] = rule(g, made) end
-  return table.concat(lines, "\n") .. "\n", made
-end
-
--- Inside the prefix, or now and then just beside it.
-local function near(g, p)
-  local parts = beyond(g, p.family, p.parts, p.len, g:pick({ "zero", "one", "random" }))
-  if p.len > 0 and g:chance(4) then
-    local width = p.family == 4 and 8 or 16
-    local at = (p.len - 1) // width + 1
-    parts[at] = parts[at] ~ 1 << (width - 1 - (p.len - 1) % width)
+---@return string
+function Generator:policy(count)
+  local lines = { ('default "%s"'):format(self:one({ "deny", "deny", "allow", "drop", "audit", "ask" })) }
+  for _ = 1, count do
+    local action = self:one({ "allow", "allow", "deny", "drop", "ask", "audit" })
+    local private = self:chance(10) and ", { private = true }" or ""
+    lines[#lines + 1] = ('%s("%s"%s)'):format(action, self:rule(), private)
   end
-  return parts
+  return table.concat(lines, "\n") .. "\n"
 end
 
--- The protocol and port of what it aims at, or one beside it.
-local function aim(g, flow, target)
-  flow.dir, flow.proto = target.dir, target.proto or flow.proto
-  flow.port = target.port or flow.port
-  if g:chance(4) then flow.port = math.max(0, math.min(65535, flow.port + g:below(3) - 2)) end
-  if target.name then flow.names = { (target.name:gsub("^%*", g:pick({ "www", "x.y" }))) } end
+--- First, last and neighbours of a prefix, as address texts.
+local function border(p, out)
+  local family, hi, lo = addr.parse(p.addr)
+  local mask_hi, mask_lo = addr.mask(family, p.len)
+  local last_hi, last_lo = hi | ~mask_hi, lo | ~mask_lo
+  if family == 4 then last_hi, last_lo = 0, last_lo & 0xffffffff end
+  out[#out + 1] = addr.format(family, hi, lo)
+  out[#out + 1] = addr.format(family, last_hi, last_lo)
+  local top = family == 4 and 0xffffffff or -1
+  if lo ~= 0 then out[#out + 1] = addr.format(family, hi, lo - 1) end
+  if last_lo ~= top then out[#out + 1] = addr.format(family, last_hi, last_lo + 1) end
 end
 
---- A flow; most aim into, or just beside, something that the policy names.
----@param g lattice.test.Gen
----@param made table[]
----@return table flow
-function M.flow(g, made)
-  local flow = { dir = g:chance(4) and "in" or "out", proto = g:pick(proto_numbers), port = g:pick(ports) }
-  local target = made[1] and not g:chance(4) and g:pick(made) or nil
-  local family = target and target.family or g:chance(2) and 4 or 6
-  local parts = target and target.parts and near(g, target) or address(g, family)
-  if g:chance(4) then flow.port = g:below(65536) - 1 end
-  if target and not g:chance(4) then aim(g, flow, target) end
-  flow.addr = text(family, parts)
-  if family == 4 and g:chance(6) then flow.addr = "::ffff:" .. flow.addr end
-  if g:chance(4) then
-    flow.names = flow.names or {}
-    for _ = 1, g:below(3) do flow.names[#flow.names + 1] = g:pick(names) end
+local function edge_lists(policy)
+  local addresses = { "203.0.113.9", "2001:db8:ffff::1", "::", "0.0.0.0" }
+  local ports, protos = { 0, 1, 65535 }, { 6, 17, 1, 58, 47 }
+  for _, rule in ipairs(policy.rules) do
+    for _, p in ipairs(rule.prefixes) do border(p, addresses) end
+    for _, range in ipairs(rule.ports or {}) do
+      for _, port in ipairs({ range[1], range[2], range[1] - 1, range[2] + 1 }) do
+        if port >= 0 and port <= 65535 then ports[#ports + 1] = port end
+      end
+    end
+    for _, proto in ipairs(rule.protos or {}) do protos[#protos + 1] = proto end
   end
-  return flow
+  return addresses, ports, protos
+end
+
+--- Flows for a loaded policy, most of them on the edges of its rules. `with_names`: some carry pinned names.
+---@param policy table
+---@param count integer
+---@param with_names? boolean
+---@return table[] flows  { dir, proto, addr, port, names? }
+function Generator:flows(policy, count, with_names)
+  local addresses, ports, protos = edge_lists(policy)
+  local flows = {}
+  for i = 1, count do
+    local proto = self:chance(75) and self:one({ 6, 17 }) or self:one(protos)
+    local address = self:one(addresses)
+    if self:chance(15) then address = addr.format(self:address()) end
+    local flow = {
+      dir = self:chance(25) and "in" or "out", proto = proto, addr = address,
+      port = (proto == 6 or proto == 17) and (self:chance(85) and self:one(ports) or self:pick(0, 65535)) or 0,
+    }
+    if with_names and self:chance(40) then
+      flow.names = { self:one(names) }
+      if self:chance(20) then flow.names[2] = "z." .. self:one(names) end
+    end
+    flows[i] = flow
+  end
+  return flows
 end
 
 return M

@@ -1,4 +1,5 @@
 -- Rule text: what is accepted in which form, and for each mistake the place, the expectation and the suggestion.
+-- luacheck: no max line length
 require("tests.support.path")
 local policy = require("lattice.policy")
 
