@@ -117,7 +117,7 @@ function M.line(record, paint)
     padded = paint(not record.passed and "red" or word == "AUDIT" and "yellow" or "green", padded)
   end
   -- Years beyond 9999 (a broken clock) are not for os.date.
-  local seconds = math.max(0, math.min(record.time // 1000, 253402300799))
+  local seconds = math.min(record.time // 1000, 253402300799)
   return ("%s %s %s"):format(os.date("%H:%M:%S", seconds), padded, (body[record.kind] or other)(record))
 end
 

@@ -8,15 +8,18 @@ local TCP, UDP = 6, 17
 
 -- A name that can stand in a rule; one label is written with its dot.
 local function name_text(name)
-  if not name or not name:find("^[%w_][%w_.-]*$") or #name > 253 then return nil end
-  local last = name:match("([^.]*)$")
-  if last == "" or last:find("^%d+$") or last:find("^0[xX]%x*$") then return nil end
+  if not name or not name:find("^[%w_.-]+$") or #name > 253 then return nil end
+  local last
+  for label in (name .. "."):gmatch("([^.]*)%.") do
+    if #label < 1 or #label > 63 then return nil end
+    last = label
+  end
+  if last:find("^%d+$") or last:find("^0[xX]%x*$") then return nil end -- some resolvers take it as an address
   return name:lower() .. (name:find(".", 1, true) and "" or ".")
 end
 
 -- Where the flow goes, as a rule says it, and a key that sorts: the host's services, names, then addresses.
-local function place(record)
-  local address = record.addr and addr.parse(record.addr)
+local function place(record, address)
   if record.dir == "out" and address and addr.is_loopback(address) then return "host", "0" end
   local name = record.dir == "out" and name_text(record.name)
   if name then return name, "1" .. name end
@@ -34,7 +37,8 @@ local function note(entry, record)
 end
 
 local function add_flow(seen, record)
-  local to, key = place(record)
+  local address = record.addr and addr.parse(record.addr)
+  local to, key = place(record, address)
   if not to or not record.proto or record.proto < 1 or record.proto > 254 then return end
   local with_ports = record.proto == TCP or record.proto == UDP
   if with_ports and (not record.port or record.port < 1 or record.port > 65535) then return end
@@ -45,7 +49,7 @@ local function add_flow(seen, record)
   if with_ports then entry.ports[record.port] = true end
   if key:sub(1, 1) == "1" then
     seen.connected[to] = true
-    entry.private = entry.private or record.addr ~= nil and addr.is_private(record.addr)
+    entry.private = entry.private or address and addr.is_private(address)
   end
   seen.flow_count = seen.flow_count + 1
 end

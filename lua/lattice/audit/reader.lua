@@ -95,8 +95,8 @@ local function convert(event)
   local own = type(event.unmapped) == "table" and event.unmapped.lattice
   if type(own) ~= "table" then error({ what = "it has no unmapped.lattice: not a record of Lattice" }) end
   local record = {
-    seq = need(event, "integer", "metadata", "sequence"),
-    time = need(event, "integer", "time"),
+    seq = count(event, "metadata", "sequence") or need(event, "integer", "metadata", "sequence"),
+    time = count(event, "time") or need(event, "integer", "time"),
     run = get(event, "string", "metadata", "correlation_uid") or "",
     kind = need(own, "string", "kind"),
     action = need(own, "string", "action"),
