@@ -2,18 +2,18 @@
 local M = {}
 
 -- Bits of enum lat_record_kind (src/core/record.h) and of enum lat_action (src/core/flow.h).
-local kind = { verdict = 1 << 0, close = 1 << 1, dns = 1 << 2, unix = 1 << 3, start = 1 << 4, exit = 1 << 5,
+local kinds_of = { verdict = 1 << 0, close = 1 << 1, dns = 1 << 2, unix = 1 << 3, start = 1 << 4, exit = 1 << 5,
   reload = 1 << 6, loss = 1 << 7, selfcheck = 1 << 8, handler = 1 << 9 }
-local decisions = kind.verdict | kind.dns | kind.unix
+local decisions = kinds_of.verdict | kinds_of.dns | kinds_of.unix
 local action = { deny = 1 << 0, allow = 1 << 1, drop = 1 << 2, ask = 1 << 3, audit = 1 << 4 }
-local selects = { dns = kind.dns, unix = kind.unix, reload = kind.reload,
-  run = kind.start | kind.exit | kind.selfcheck | kind.handler }
+local selects = { dns = kinds_of.dns, unix = kinds_of.unix, reload = kinds_of.reload,
+  run = kinds_of.start | kinds_of.exit | kinds_of.selfcheck | kinds_of.handler }
 
 -- The policy's audit routes as the C audit takes them: bit masks and paths. Losses go to every sink.
 local function routes(policy)
   local list = {}
   for _, route in ipairs(policy.audit or {}) do
-    local kinds, actions, all = kind.loss, 0, #(route.match or {}) == 0
+    local kinds, actions, all = kinds_of.loss, 0, #(route.match or {}) == 0
     for _, word in ipairs(route.match or {}) do
       if word == "all" then all = true end
       if action[word] then

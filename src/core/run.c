@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #define TICK_MS 250
@@ -104,55 +105,65 @@ static void on_uv(struct lat_poll_item *item, uint32_t events)
 	(void)events;
 }
 
-/* One turn: descriptors, then libuv (the resolver), then time-outs. */
-static int turn(struct lat_run *run, uint64_t *next_tick_ns)
+static void arm_tick(struct lat_run *run, unsigned ms)
 {
-	uint64_t now = lat_now_ns();
-	int timeout = now >= *next_tick_ns ? 0 : (int)((*next_tick_ns - now) / LAT_NS_PER_MS) + 1;
-	int r;
+	struct itimerspec every = { { 0, (long)(ms * LAT_NS_PER_MS) }, { 0, (long)(ms * LAT_NS_PER_MS) } };
+
+	if (run->tick_ms == ms)
+		return;
+	run->tick_ms = ms;
+	timerfd_settime(run->tick.fd, 0, &every, NULL);
+}
+
+/* A periodic timer, so that waiting itself arms none: epoll_wait with a time-out would, on every packet. */
+static void on_tick(struct lat_poll_item *item, uint32_t events)
+{
+	struct lat_run *run = lat_container_of(item, struct lat_run, tick);
+	uint64_t now = lat_now_ns(), count;
+
+	(void)events;
+	if (read(item->fd, &count, sizeof(count)) < 0)
+		return;
+	lat_connects_tick(run->connects, now);
+	if (now - run->ticked_ns < TICK_MS * LAT_NS_PER_MS / 2) /* a busy tick: for the connects alone */
+		return;
+	run->ticked_ns = now;
+	lat_flows_tick(run->flows, now);
+	lat_dns_tick(run->dns, now);
+	lat_pins_expire(run->pins, now);
+	lat_run_questions_tick(run, now);
+	if (run->reload_due) { /* not at once: an editor may still be writing */
+		run->reload_due = false;
+		lat_run_reload(run);
+	}
+}
+
+/* One turn: descriptors, then libuv (the resolver). */
+static int turn(struct lat_run *run)
+{
+	int timeout = -1, r;
 
 	if (uv_loop_alive(&run->loop)) {
-		int uv;
-
 		uv_update_time(&run->loop);
-		uv = uv_backend_timeout(&run->loop);
-		if (uv >= 0 && uv < timeout)
-			timeout = uv;
+		timeout = uv_backend_timeout(&run->loop);
 	}
 	r = lat_poller_dispatch(run->poller, 64, timeout);
 	if (r < 0 && r != -EINTR)
 		return r;
 	if (uv_loop_alive(&run->loop))
 		uv_run(&run->loop, UV_RUN_NOWAIT);
-	now = lat_now_ns();
-	if (lat_connects_busy(run->connects))
-		lat_connects_tick(run->connects, now);
-	if (now >= *next_tick_ns) {
-		lat_connects_tick(run->connects, now);
-		lat_flows_tick(run->flows, now);
-		lat_dns_tick(run->dns, now);
-		lat_pins_expire(run->pins, now);
-		lat_run_questions_tick(run, now);
-		if (run->reload_due) { /* not at once: an editor may still be writing */
-			run->reload_due = false;
-			lat_run_reload(run);
-		}
-	}
-	if (now >= *next_tick_ns || (lat_connects_busy(run->connects) &&
-					    *next_tick_ns > now + BUSY_TICK_MS * LAT_NS_PER_MS))
-		*next_tick_ns = now + (lat_connects_busy(run->connects) ? BUSY_TICK_MS : TICK_MS) * LAT_NS_PER_MS;
+	arm_tick(run, lat_connects_busy(run->connects) ? BUSY_TICK_MS : TICK_MS);
 	return 0;
 }
 
 static int loop_until(struct lat_run *run, const bool *flag, uint64_t deadline_ns)
 {
-	uint64_t next_tick = lat_now_ns();
 	int r;
 
 	while (!run->stop && !*flag) {
 		if (deadline_ns && lat_now_ns() > deadline_ns)
 			return -ETIMEDOUT;
-		r = turn(run, &next_tick);
+		r = turn(run);
 		if (r < 0)
 			return r;
 	}
@@ -230,6 +241,7 @@ static int set_up(struct lat_run *run, struct hooks *hooks)
 	watch(run, &run->control, s->control, on_control, &error);
 	watch(run, &run->init_end, s->pidfd, on_init_end, &error);
 	watch(run, &run->signals, run->signals.fd, on_signal, &error);
+	watch(run, &run->tick, timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), on_tick, &error);
 	watch(run, &run->uv, uv_backend_fd(&run->loop), on_uv, &error);
 	if (run->options->watch && error == 0)
 		error = lat_file_watch_new(run->poller, run->options->watch, on_file_change, run, &run->watch);
@@ -306,6 +318,7 @@ static void tear_down(struct lat_run *run)
 	lat_policy_unref(run->policy);
 	free(run->rate_used);
 	lat_poller_free(run->poller);
+	lat_close(&run->tick.fd);
 }
 
 static int block_signals(sigset_t *old)
@@ -340,6 +353,7 @@ int lat_run(const struct lat_run_options *options)
 	}
 	run->options = options;
 	run->status = LAT_RUN_FAILED;
+	run->tick.fd = -1;
 	run->policy = lat_policy_ref(options->policy);
 	run->next_generation = run->policy->generation + 1;
 	run->sandbox = (struct lat_sandbox){ -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };

@@ -39,7 +39,9 @@ struct lat_run {
 	struct lat_summary *summary;
 	struct lat_file_watch *watch;
 	struct lat_policy *policy; /* in force */
-	struct lat_poll_item control, init_end, signals, uv;
+	struct lat_poll_item control, init_end, signals, tick, uv;
+	unsigned tick_ms;          /* period that is armed */
+	uint64_t ticked_ns;        /* the last full tick */
 	struct lat_pending pending[LAT_RUN_PENDING];
 	unsigned pending_count;
 	uint64_t rate_second;      /* the second that rate_used counts */
