@@ -146,7 +146,7 @@ function Loader:find(name, from)
     path = (from.name:match("^(.*/)[^/]*$") or "") .. name
   end
   local text, why = (self.opts.read or read_file)(path)
-  if not text then return nil, ("cannot read %s: %s"):format(path, why) end
+  if not text then return nil, ("cannot read %s: %s"):format(path, (tostring(why):gsub("^.*: ", ""))) end
   return { name = path, text = text }
 end
 

@@ -8,8 +8,14 @@ local M = {}
 local MAX_RULES = 1000000
 local markers = setmetatable({}, { __mode = "k" }) -- what file, unix and syslog returned
 
+local function size_or_none(v) return v == 0 and 0 or terms.size(v) end
+
 local limit_readers = {
   memory = { terms.size, "a size such as \"2G\"" },
+  file_size = { terms.size, "a size such as \"100M\"" },
+  stack = { terms.size, "a size such as \"8M\"" },
+  core = { size_or_none, "a size, or 0 for no core files" },
+  cpu_time = { terms.seconds, "a time such as \"10m\"" },
   io = { terms.size, "bytes a second, such as \"50M\"" },
   cpu = { function(v) return type(v) == "number" and v > 0 and v <= 4096 and v end, "cores, such as 1.5" },
   pids = { function(v) return math.type(v) == "integer" and v > 0 and v < 1 << 22 and v end, "a number" },
@@ -253,8 +259,12 @@ function M.new(ctx)
     elseif ctx.handlers[event] then
       return ctx:problem(source, line, ("there is already a handler for '%s'"):format(event))
     end
+    if options ~= nil and type(options) ~= "table" then
+      return ctx:problem(source, line, ("the options of on(\"%s\") are a table"):format(event),
+        "{ on_error = \"deny\" }")
+    end
     local verdict = "deny"
-    for key, value in pairs(type(options) == "table" and options or {}) do
+    for key, value in pairs(options or {}) do
       if key ~= "on_error" or (value ~= "allow" and value ~= "deny") then
         return ctx:problem(source, line, ("on(\"%s\") does not know %s = %s"):format(event,
           tostring(key), tostring(value)), "{ on_error = \"deny\" } or { on_error = \"allow\" }")
