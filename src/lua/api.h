@@ -64,6 +64,7 @@ struct lat_api {
 #define LAT_API_MODULES(X)                                                                         \
 	X(addr)                                                                                    \
 	X(api)                                                                                     \
+	X(caps)                                                                                    \
 	X(json)                                                                                    \
 	X(log)                                                                                     \
 	X(loop)                                                                                    \

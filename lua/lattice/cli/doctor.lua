@@ -1,0 +1,109 @@
+-- lattice doctor: what this host can do, each thing tried, and what to do where it cannot.
+local facts = require "lattice.cli.support.doctor_facts"
+
+local M = {
+  name = "doctor",
+  summary = "Try what this host can do, and say how to fix what is missing.",
+  examples = { "lattice doctor", "lattice doctor --json | python3 -m json.tool" },
+}
+
+function M.args(parser)
+  parser:option("--timeout", "Milliseconds that one probe may take."):argname("MS"):default("3000")
+    :convert(math.tointeger)
+end
+
+---@class lattice.doctor.Finding
+---@field name string
+---@field ok boolean
+---@field detail string
+---@field code string?
+---@field how string
+---@field needed_for string
+---@field required boolean
+---@field fix string?
+
+--- Probe everything.
+---@param timeout_ms integer
+---@return lattice.doctor.Finding[]
+local function examine(timeout_ms)
+  local caps = require "lattice.caps"
+  local findings = {}
+  for _, name in ipairs(caps.names()) do
+    local fact = facts.facts[name] or {}
+    local result, why, code = caps.probe(name, timeout_ms)
+    result = result or { ok = false, detail = "", error = why, code = code }
+    findings[#findings + 1] = {
+      name = name, ok = result.ok, detail = result.detail, code = result.code, error = result.error,
+      how = fact.how or "", needed_for = fact.needed_for or "", required = fact.required or false,
+      fix = not result.ok and facts.fix(name, result.code) or nil,
+    }
+  end
+  -- Either way of queueing serves.
+  local by_name = {}
+  for _, f in ipairs(findings) do by_name[f.name] = f end
+  if by_name.nfqueue_compat.ok and not by_name.nfqueue.ok then
+    by_name.nfqueue.detail, by_name.nfqueue.fix = "nfqueue_compat serves instead", nil
+  end
+  return findings
+end
+
+--- What `lattice run` still lacks. Of two queue expressions one is enough.
+---@param findings lattice.doctor.Finding[]
+---@return string[] missing
+function M.missing(findings)
+  local by_name, missing = {}, {}
+  for _, f in ipairs(findings) do
+    by_name[f.name] = f.ok
+    if f.required and not f.ok then missing[#missing + 1] = f.name end
+  end
+  if not by_name.nfqueue and not by_name.nfqueue_compat then missing[#missing + 1] = "nfqueue" end
+  return missing
+end
+
+local function wrap(text, indent)
+  local lines, line = {}, ""
+  for word in text:gmatch("%S+") do
+    if #line + #word > 88 - #indent then
+      lines[#lines + 1] = line
+      line = word
+    else
+      line = line == "" and word or line .. " " .. word
+    end
+  end
+  lines[#lines + 1] = line
+  return indent .. table.concat(lines, "\n" .. indent)
+end
+
+local function print_finding(f, out)
+  local mark = f.ok and out:paint("green", "yes")
+    or out:paint(f.required and "red" or "yellow", "no ")
+  local what = f.detail
+  if not f.ok then what = (f.code or "?") .. (what ~= "" and ", " .. what or "") end
+  out:print(("%s  %-24s %s"):format(mark, f.name, what):match("^(.-)%s*$"))
+  if f.fix then
+    io.stdout:write(wrap("tried: " .. f.how .. "; needed for: " .. f.needed_for, "       "), "\n",
+      wrap("fix: " .. f.fix, "       "), "\n")
+  end
+end
+
+function M.run(args, out)
+  if not args.timeout or args.timeout < 1 or args.timeout > 60000 then
+    out:message("--timeout takes 1 to 60000 milliseconds")
+    return 2
+  end
+  local findings = examine(args.timeout)
+  local missing = M.missing(findings)
+  local can_run = #missing == 0
+  if args.json then
+    local json = require "lattice.json"
+    out:json("doctor", { run = can_run, missing = json.array(missing), features = findings })
+  else
+    for _, f in ipairs(findings) do print_finding(f, out) end
+    out:print("")
+    out:print(can_run and out:paint("green", "lattice run works here.")
+      or out:paint("red", "lattice run cannot work here: ") .. table.concat(missing, ", "))
+  end
+  return can_run and 0 or 5
+end
+
+return M

@@ -1,0 +1,111 @@
+-- What each probe of lattice.caps does, what needs it, and the fix where there is one.
+local M = {}
+
+---@class lattice.doctor.Fact
+---@field how string
+---@field needed_for string
+---@field required boolean?  `lattice run` cannot work without it
+---@field fix string?
+
+local userns_fix = "sysctl -w kernel.unprivileged_userns_clone=1 (Debian), user.max_user_namespaces > 0; "
+  .. "inside a container: allow clone(CLONE_NEWUSER), unshare and mount in its seccomp profile"
+local module_fix = "load it once as root: modprobe %s (and name it in /etc/modules-load.d/lattice.conf)"
+
+---@type table<string, lattice.doctor.Fact>
+M.facts = {
+  user_namespace = { required = true, needed_for = "run without privileges",
+    how = "unshare(CLONE_NEWUSER) and writing the id maps", fix = userns_fix },
+  net_namespace = { required = true, needed_for = "the wall around the program's network",
+    how = "a network namespace with its loopback up", fix = userns_fix },
+  mount_namespace = { required = true, needed_for = "a private /proc, resolv.conf and hidden sockets",
+    how = "a tmpfs mounted in a mount namespace", fix = userns_fix },
+  pid_namespace = { required = true, needed_for = "ending the whole process tree at once",
+    how = "a child as pid 1 that mounts /proc",
+    fix = "inside a container /proc must not be masked (docker: --security-opt systempaths=unconfined)" },
+  nested_user_namespace = { required = true, needed_for = "the program's own uid, without capabilities",
+    how = "a user namespace inside a user namespace", fix = userns_fix },
+  nf_tables = { required = true, needed_for = "the trap's rules",
+    how = "a table, a chain and a rule in a network namespace", fix = module_fix:format("nf_tables") },
+  nfqueue = { needed_for = "holding a new flow until the verdict (or nfqueue_compat)",
+    how = "a packet through nf_tables' queue expression", fix = module_fix:format("nft_queue") },
+  nfqueue_compat = { needed_for = "holding a new flow until the verdict (or nfqueue)",
+    how = "a packet through the xtables target NFQUEUE in nf_tables",
+    fix = module_fix:format("-a xt_NFQUEUE nft_compat nfnetlink_queue") },
+  tproxy = { required = true, needed_for = "handing a connection to the relay with its destination kept",
+    how = "a tproxy rule, and a transparent socket",
+    fix = module_fix:format("-a nft_tproxy nf_tproxy_ipv4 nf_tproxy_ipv6") },
+  seccomp_notify = { required = true, needed_for = "naming the program behind a flow, unix sockets",
+    how = "a child's call answered through a listener",
+    fix = "a kernel with CONFIG_SECCOMP_FILTER >= 5.0; a filter around us must allow seccomp(2)" },
+  seccomp_notify_addfd = { needed_for = "kernel mode's fast lane",
+    how = "a descriptor put into a child by its answer", fix = "Linux >= 5.14" },
+  seccomp_notify_killable = { needed_for = "calls that a signal must not restart",
+    how = "a filter with WAIT_KILLABLE_RECV", fix = "Linux >= 5.19" },
+  seccomp_notify_sync = { needed_for = "connects answered five times faster",
+    how = "SYNC_WAKE_UP set on a listener", fix = "Linux >= 6.6; works without, only slower" },
+  pidfd_getfd = { required = true, needed_for = "connecting the program's own socket for it",
+    how = "a child's descriptor duplicated",
+    fix = "Linux >= 5.6 and kernel.yama.ptrace_scope 0 or 1; in a container, a seccomp profile that allows it" },
+  sock_diag = { required = true, needed_for = "telling inside unix sockets from outside ones",
+    how = "a dump of unix sockets", fix = module_fix:format("-a unix_diag inet_diag tcp_diag udp_diag") },
+  ping_socket = { needed_for = "ping from inside for a normal user",
+    how = "an ICMP datagram socket",
+    fix = 'sysctl -w net.ipv4.ping_group_range="0 2147483647" (root does not need it)' },
+  landlock = { needed_for = "a second fence for files",
+    how = "a rule set made and enforced on a child",
+    fix = "Linux >= 5.13 with landlock in the lsm= list of the command line" },
+  tun_device = { needed_for = "wf0 and TUN devices of our own",
+    how = "a TUN device made in a network namespace",
+    fix = "chmod 0666 /dev/net/tun (udev does so on most systems), modprobe tun" },
+  cgroup_v2 = { needed_for = "limits, and kernel mode's identity",
+    how = "a group made below our own and removed",
+    fix = "start under a delegated group: systemd-run --user --scope -p Delegate=yes lattice ..." },
+  cgroup_v1 = { needed_for = "limits where the controllers are still on v1",
+    how = "a group made below our own in each hierarchy", fix = "root, or a delegated hierarchy" },
+  bpf_tc = { needed_for = "the ebpf enforcer (pro)",
+    how = "a tc program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
+  bpf_cgroup = { needed_for = "kernel mode (pro)",
+    how = "a cgroup/connect4 program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
+}
+
+local function read(path)
+  local file = io.open(path, "r")
+  if not file then return nil end
+  local text = file:read("l")
+  file:close()
+  return text
+end
+
+-- Settings that are known to be the cause, asked for on this host.
+local namespaces = {
+  user_namespace = true, net_namespace = true, mount_namespace = true, pid_namespace = true,
+  nested_user_namespace = true, nf_tables = true,
+}
+
+local function userns_cause()
+  if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" then
+    return "sysctl -w kernel.unprivileged_userns_clone=1 (it is 0 here)"
+  end
+  if read("/proc/sys/user/max_user_namespaces") == "0" then
+    return "sysctl -w user.max_user_namespaces=10000 (it is 0 here)"
+  end
+  if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" then
+    return "AppArmor restricts user namespaces here: install a profile for lattice with `userns,` "
+      .. "(/etc/apparmor.d), or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+  end
+end
+
+--- What to do about a probe that failed.
+---@param name string
+---@param code string?
+---@return string?
+function M.fix(name, code)
+  if namespaces[name] and (code == "EPERM" or code == "EACCES" or code == "ENOSPC") then
+    local cause = userns_cause()
+    if cause then return cause end
+  end
+  local fact = M.facts[name]
+  return fact and fact.fix
+end
+
+return M

@@ -1,0 +1,19 @@
+/* The probes of the other files, for the table in caps.c. */
+#ifndef LAT_KERNEL_CAPS_IMPL_H
+#define LAT_KERNEL_CAPS_IMPL_H
+#include <stddef.h>
+
+/* caps_notify.c */
+int lat_cap_notify(char *detail, size_t size);
+int lat_cap_notify_addfd(char *detail, size_t size);
+int lat_cap_notify_killable(char *detail, size_t size);
+int lat_cap_notify_sync(char *detail, size_t size);
+int lat_cap_pidfd_getfd(char *detail, size_t size);
+
+/* caps_bpf.c */
+int lat_cap_cgroup1(char *detail, size_t size);
+int lat_cap_cgroup2(char *detail, size_t size);
+int lat_cap_bpf_tc(char *detail, size_t size);
+int lat_cap_bpf_cgroup(char *detail, size_t size);
+
+#endif

@@ -1,0 +1,120 @@
+-- The command line, run as a program: the binary is the one that runs this spec.
+local json = require("lattice.json")
+local exe = require("luv").exepath()
+
+-- Output (both streams) and exit status.
+local function lattice(words)
+  local pipe = io.popen(exe .. " " .. words .. " 2>&1 </dev/null")
+  local text = pipe:read("a")
+  local _, _, status = pipe:close()
+  return text, status
+end
+
+describe("lattice", function()
+  it("alone prints six commands and two examples", function()
+    local text, status = lattice("")
+    assert.equal(0, status)
+    local commands = select(2, text:gsub("\n  %l+ +%u", ""))
+    local examples = select(2, text:gsub("\n  lattice ", ""))
+    assert.equal(2, examples)
+    assert.is_true(commands <= 6 and commands >= 4, text)
+  end)
+
+  it("names the command that was meant", function()
+    local text, status = lattice("verson")
+    assert.equal(2, status)
+    assert.matches("did you mean 'version'", text)
+    assert.equal(2, select(2, lattice("xyzzyplugh")))
+  end)
+
+  it("explains every command with an example", function()
+    local cli = require("lattice.cli")
+    for _, name in ipairs(cli.names()) do
+      local command = cli.find(name)
+      assert.equal(name, command.name)
+      assert.is_true(#command.summary > 0)
+      assert.is_table(command.examples, name .. " has no examples")
+      local help, status = lattice("help " .. name)
+      assert.equal(0, status)
+      assert.matches("Examples?:\n", help)
+      assert.equal(help, (lattice(name .. " --help")))
+    end
+  end)
+
+  it("refuses an unknown option with the way out", function()
+    local text, status = lattice("version --bogus")
+    assert.equal(2, status)
+    assert.matches("lattice help version", text)
+  end)
+
+  it("tells its version for people and for programs", function()
+    local text, status = lattice("version")
+    assert.equal(0, status)
+    assert.matches("^lattice %d+%.%d+%.%d+ %(%a+%)", text)
+    local v = json.decode((lattice("version --json")))
+    assert.equal("lattice/version/v1", v.schema)
+    assert.matches("^5%.4", v.libraries.lua)
+    assert.equal(text, (lattice("--version")))
+  end)
+
+  it("writes completions for three shells", function()
+    for _, shell in ipairs { "bash", "zsh", "fish" } do
+      local text, status = lattice("completion " .. shell)
+      assert.equal(0, status)
+      assert.matches("version", text)
+    end
+    assert.equal(2, select(2, lattice("completion tcsh")))
+  end)
+
+  it("paints only where it is wanted", function()
+    assert.not_matches("\27", (lattice("doctor")))
+    assert.matches("\27", (lattice("doctor --color always")))
+    assert.not_matches("\27", (lattice("doctor --color never")))
+  end)
+
+  it("ignores Lua's environment", function()
+    local pipe = io.popen("LUA_INIT='error(1)' LUA_PATH=/nowhere LUA_CPATH=/nowhere " .. exe .. " version 2>&1")
+    assert.matches("^lattice %d", pipe:read("a"))
+    pipe:close()
+  end)
+end)
+
+describe("lattice lua", function()
+  it("runs text and files with their arguments", function()
+    assert.same({ "7\n", 0 }, { lattice("lua -e 'print(3 + 4)'") })
+    local name = os.tmpname()
+    local file = io.open(name, "w")
+    file:write("print(arg[0] == '" .. name .. "', ..., #arg)")
+    file:close()
+    assert.same({ "true\ta\t2\n", 0 }, { lattice("lua " .. name .. " a -e") })
+    os.remove(name)
+  end)
+
+  it("shows a traceback and exits with 1", function()
+    local text, status = lattice([[lua -e 'error("no good")']])
+    assert.equal(1, status)
+    assert.matches("no good", text)
+    assert.matches("stack traceback", text)
+    assert.equal(1, select(2, lattice("lua -e 'x ='")))
+    assert.equal(1, select(2, lattice("lua /nonexistent.lua")))
+    assert.equal(1, select(2, lattice([[lua -e 'error(setmetatable({}, { __tostring = error }))']])))
+    assert.equal(2, select(2, lattice("lua")))
+  end)
+
+  it("gives the script's own exit status", function()
+    assert.equal(9, select(2, lattice("lua -e 'os.exit(9)'")))
+  end)
+
+  it("ends cleanly with timers, luv handles and requests still open", function()
+    local text, status = lattice([[lua -e 'local loop = require "lattice.loop" local uv = require "luv"
+      loop.timer(60000, print) loop.signal("SIGHUP", print)
+      uv.new_timer():start(60000, 0, print) uv.new_pipe() uv.getaddrinfo("127.0.0.1", nil, nil, function() end)']])
+    assert.same({ "", 0 }, { text, status })
+  end)
+
+  it("explains the C modules", function()
+    assert.matches("lattice.loop", (lattice("lua --api all")))
+    assert.matches("timer%(ms: integer", (lattice("lua --api loop")))
+    assert.equal(2, select(2, lattice("lua --api lop")))
+  end)
+end)
