@@ -386,8 +386,11 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 	struct lat_run *run = ctx;
 	struct lat_record r = { .kind = LAT_RECORD_DNS, .action = LAT_ACTION_DENY, .rcode = rcode, .qtype = qtype };
 
-	if (rcode != DNS_REFUSED && refused_private == 0)
-		return; /* an answer opens nothing by itself: the flow to it makes the record */
+	bool answered = rcode != DNS_REFUSED && refused_private == 0;
+
+	/* An answer opens nothing by itself, the flow to it makes the record; but a learned policy must answer it again. */
+	if (answered && !run->options->learn)
+		return;
 	lat_addr_parse(LAT_TRAP_DNS, &r.flow.remote);
 	r.flow.dport = 53;
 	r.flow.sport = sport;
@@ -395,7 +398,9 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 	lat_connects_identify(run->connects, &r.flow, &r.who);
 	snprintf(r.name, sizeof(r.name), "%s", name);
 	snprintf(r.where, sizeof(r.where), "default");
-	if (rcode == DNS_REFUSED)
+	if (answered)
+		r.action = LAT_ACTION_ALLOW;
+	else if (rcode == DNS_REFUSED)
 		snprintf(r.text, sizeof(r.text), "no rule could allow this name");
 	else
 		snprintf(r.text, sizeof(r.text), "%zu private address%s left out, %zu given (private = true would allow)",

@@ -50,7 +50,6 @@ end
 
 local function ending(record, parts)
   if record.where then parts[#parts + 1] = " " .. M.plain(record.where) end
-  if record.where and record.rule == 0 and record.where ~= "default" then parts[#parts + 1] = "default" end
   if record.text and record.text ~= "" and record.kind ~= "unix" then
     parts[#parts + 1] = '"' .. M.plain(record.text) .. '"'
   end
