@@ -78,6 +78,7 @@ struct lat_flows {
 	uint64_t seed[2], next_id, now_ns;
 	uint64_t udp_idle_ns;
 	bool warned_icmp;
+	bool paced; /* the default congestion control paces */
 	struct lat_denials *denials;
 	struct lat_udp *udp;
 	struct lat_flows_stats stats;

@@ -8,6 +8,7 @@
 #include "launcher/launcher.h"
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -96,6 +97,13 @@ static void outer_ready(struct lat_poll_item *item, uint32_t events)
 		dial_failed(c, err);
 }
 
+/* A congestion control that paces its packets by timers only slows a path that has no network in it. Reno is always there
+ * and open to everybody. */
+static void dont_pace(int fd)
+{
+	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno"));
+}
+
 static void refuse_full(struct lat_conn *c, int err)
 {
 	c->flows->stats.fd_full++;
@@ -120,6 +128,8 @@ void lat_tcp_dial(struct lat_conn *c)
 	}
 	out->fd = fd;
 	out->ready = outer_ready;
+	if (f->paced && lat_addr_is_loopback(&flow->remote))
+		dont_pace(fd);
 	if (connect(fd, (struct sockaddr *)&to, len) < 0 && errno != EINPROGRESS) {
 		dial_failed(c, errno);
 		return;
@@ -131,7 +141,7 @@ void lat_tcp_dial(struct lat_conn *c)
 		dial_failed(c, r);
 		return;
 	}
-	if (lat_poller_add(f->poller, out, LAT_RELAY_EVENTS) < 0) {
+	if (lat_poller_add(f->poller, out, r ? LAT_RELAY_EVENTS | EPOLLOUT : LAT_RELAY_EVENTS) < 0) {
 		refuse_full(c, ENOMEM);
 		return;
 	}
@@ -148,7 +158,7 @@ static void relay(struct lat_conn *c, int inner)
 	lat_conn_state(c, LAT_CONN_RELAYING, UINT64_MAX);
 	f->stats.relayed++;
 	c->relay.ended = ended;
-	if (lat_relay_start(f->relays, &c->relay, fds, (bool[]){ false, true }, (uint32_t[]){ 0, c->seen }) < 0)
+	if (lat_relay_start(f->relays, &c->relay, fds, (bool[]){ false, true }, c->seen) < 0)
 		lat_conn_end(c, true);
 }
 
@@ -245,9 +255,21 @@ void lat_tcp_tick(struct lat_conn *c)
 	lat_relay_relax(&c->relay);
 }
 
+static bool default_paces(int fd)
+{
+	char name[16] = "";
+	socklen_t len = sizeof(name) - 1;
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) == 0 && strncmp(name, "bbr", 3) == 0;
+}
+
 int lat_tcp_listener_open(struct lat_flows *f, int fd)
 {
 	int on = 1;
+
+	f->paced = default_paces(fd);
+	if (f->paced)
+		dont_pace(fd);
 
 	/* Accepted sockets inherit it. */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)

@@ -64,13 +64,14 @@ static void half_drop(struct lat_relay *r, struct lat_relay_half *h)
 	h->pipe = NULL;
 }
 
-static void close_both(struct lat_relay *r, bool reset)
+/* reset[i]: side i is told by RST. */
+static void close_both(struct lat_relay *r, const bool reset[2])
 {
 	for (int i = 0; i < 2; i++) {
 		half_drop(r, &r->half[i]);
 		if (r->side[i].fd < 0)
 			continue;
-		if (reset)
+		if (reset[i])
 			lat_socket_reset_on_close(r->side[i].fd);
 		lat_poller_forget(r->relays->poller, &r->side[i]);
 		lat_close(&r->side[i].fd);
@@ -79,7 +80,7 @@ static void close_both(struct lat_relay *r, bool reset)
 
 void lat_relay_abort(struct lat_relay *r)
 {
-	close_both(r, true);
+	close_both(r, (bool[]){ true, true });
 }
 
 /* What a step of one direction says: go on, wait for an event, or a negative errno that ends the connection. */
@@ -92,6 +93,7 @@ static int flush_stash(struct lat_relay_half *h, int to)
 
 		if (n < 0) {
 			h->blocked = errno == EAGAIN;
+			h->broken = !h->blocked;
 			return h->blocked ? STEP_WAIT : -errno;
 		}
 		h->stash_at += (uint32_t)n;
@@ -121,8 +123,10 @@ static int pass_urgent(struct lat_relay_half *h, int from, int to)
 	/* A full send buffer loses the urgency, never the order. */
 	if (send(to, &byte, 1, MSG_OOB | MSG_NOSIGNAL | MSG_DONTWAIT) == 1)
 		return STEP_ON;
-	if (errno != EAGAIN)
+	if (errno != EAGAIN) {
+		h->broken = true;
 		return -errno;
+	}
 	h->stash = malloc(1);
 	if (!h->stash)
 		return -ENOMEM;
@@ -157,8 +161,10 @@ static int copy_step(struct lat_relay *r, struct lat_relay_half *h, int from, in
 	if (h->sends < 2 && ++h->sends == 2)
 		setsockopt(to, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	sent = send(to, buf, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
-	if (sent < 0 && errno != EAGAIN)
+	if (sent < 0 && errno != EAGAIN) {
+		h->broken = true;
 		return -errno;
+	}
 	if (sent < 0)
 		sent = 0;
 	h->bytes += (uint64_t)sent;
@@ -187,7 +193,7 @@ static int splice_step(struct lat_relay *r, struct lat_relay_half *h, int from, 
 		half_drop(r, h);
 		return STEP_ON;
 	}
-	s = lat_pipe_move(h->pipe, from, to, &h->blocked, &h->ended, &n);
+	s = lat_pipe_move(h->pipe, from, to, h, &n);
 	h->bytes += (uint64_t)n;
 	if (h->pipe->held)
 		return s;
@@ -218,6 +224,10 @@ static int pump(struct lat_relay *r, int i)
 			s = splice_step(r, h, from, to);
 		else
 			s = copy_step(r, h, from, to);
+		if (h->blocked && !(r->side[!i].events & EPOLLOUT)) {
+			/* It may have got room since: adding the event makes the kernel look. */
+			lat_poller_change(r->relays->poller, &r->side[!i], LAT_RELAY_EVENTS | EPOLLOUT);
+		}
 		if (s == STEP_ON && h->bytes >= until) {
 			lat_poller_rearm(r->relays->poller, &r->side[i]);
 			return 0;
@@ -226,34 +236,39 @@ static int pump(struct lat_relay *r, int i)
 	return s < 0 ? s : 0;
 }
 
-static void finish(struct lat_relay *r, int err)
+
+/* Pumps side i and ends the relay if that was the last of it or broke it. true: the relay has ended and may be gone. */
+static bool turn(struct lat_relay *r, int i)
 {
-	close_both(r, err != 0);
-	r->ended(r, err);
+	struct lat_relay_half *h = &r->half[i];
+	bool reset[2] = { false, false };
+	int err = pump(r, i), failed = h->broken ? !i : i;
+
+	if (err == 0 && !(h->shut && r->half[!i].shut))
+		return false;
+	/* The receiver broke: what it had said before is still to be passed on. */
+	if (h->broken && !r->half[!i].shut)
+		pump(r, !i);
+	/* The side that failed is closed already; the other is told. */
+	reset[!failed] = err < 0;
+	close_both(r, reset);
+	r->ended(r, -err);
+	return true;
 }
 
-/* Events of side i. true: the relay has ended and may be gone. */
-static bool handle(struct lat_relay *r, int i, uint32_t events)
+/* Events of side i. */
+static void handle(struct lat_relay *r, int i, uint32_t events)
 {
 	struct lat_relay_half *in = &r->half[i], *out = &r->half[!i];
-	int err = 0;
 
 	if (events & EPOLLPRI)
 		in->urgent = true;
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		in->ending = true;
-	if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && !in->blocked) {
-		err = pump(r, i);
-		/* The receiver broke: what it had said before is still to be passed on. */
-		if (err < 0 && !out->shut)
-			pump(r, !i);
-	}
-	if (err == 0 && out->blocked && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
-		err = pump(r, !i);
-	if (err == 0 && !(in->shut && out->shut))
-		return false;
-	finish(r, -err);
-	return true;
+	if ((events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && !in->blocked && turn(r, i))
+		return;
+	if (out->blocked && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR)))
+		turn(r, !i);
 }
 
 static void inside_ready(struct lat_poll_item *item, uint32_t events)
@@ -267,7 +282,7 @@ static void outside_ready(struct lat_poll_item *item, uint32_t events)
 }
 
 int lat_relay_start(struct lat_relays *rs, struct lat_relay *r, const int fds[2], const bool registered[2],
-	const uint32_t seen[2])
+	uint32_t seen)
 {
 	r->relays = rs;
 	for (int i = 0; i < 2; i++) {
@@ -278,13 +293,14 @@ int lat_relay_start(struct lat_relays *rs, struct lat_relay *r, const int fds[2]
 		int err = registered[i] ? 0 : lat_poller_add(rs->poller, &r->side[i], LAT_RELAY_EVENTS);
 
 		if (err < 0) {
-			close_both(r, true);
+			close_both(r, (bool[]){ true, true });
 			return err;
 		}
 	}
-	for (int i = 0; i < 2; i++)
-		if (seen[i] & ~(uint32_t)EPOLLOUT && handle(r, i, seen[i]))
-			return 0;
+	/* The program's first words are often there before its connection was taken out of the listener: reading them now
+	 * saves a round of the poller. */
+	if (!turn(r, 0) && (seen & ~(uint32_t)EPOLLOUT))
+		handle(r, 1, seen);
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* Moves bytes between two connected TCP sockets, as if they were one connection.
  *
- * Each socket is registered once, edge-triggered, for everything. A direction copies while messages are small (one read
+ * Each socket is registered once, edge-triggered; EPOLLOUT is added when a receiver is full for the first time (asked for
+ * at once, it would wake us for every new connection). A direction copies while messages are small (one read
  * and one write each) and is moved through a pipe by splice while it carries bulk. What a slow reader does not take waits
  * in the direction (at most one buffer or one pipe), and the direction is not read further: back-pressure reaches the
  * sender. FIN is passed on as shutdown, RST as RST, urgent data as urgent data. */
@@ -24,6 +25,7 @@ struct lat_relay_half {
 	bool ending;          /* FIN or error seen in the events: read on until it shows */
 	bool urgent;          /* urgent data announced and not yet passed on */
 	bool ended, shut;     /* end of stream read; passed on */
+	bool broken;          /* it was the receiver that failed */
 };
 
 struct lat_relay {
@@ -38,16 +40,16 @@ struct lat_relay {
 int lat_relays_new(struct lat_poller *poller, struct lat_relays **out);
 void lat_relays_free(struct lat_relays *relays);
 /* Takes both descriptors (nonblocking, connected) and registers each that is not yet `registered` with the poller by
- * side[i] and LAT_RELAY_EVENTS. seen[i]: events that a registered side had before. The relay must be zeroed but for
+ * side[i] and LAT_RELAY_EVENTS. seen: events that a registered outer side had before. The relay must be zeroed but for
  * `ended` and registered sides. It may end within this call. 0, or negative errno (both closed, `ended` not called). */
 int lat_relay_start(struct lat_relays *relays, struct lat_relay *relay, const int fds[2], const bool registered[2],
-	const uint32_t seen[2]);
+	uint32_t seen);
 /* Closes both sockets with RST. `ended` is not called. */
 void lat_relay_abort(struct lat_relay *relay);
 /* Gives idle pipes of a quiet relay back; call now and then. */
 void lat_relay_relax(struct lat_relay *relay);
 
-#define LAT_RELAY_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
+#define LAT_RELAY_EVENTS (EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 
 /* So that close sends RST. */
 void lat_socket_reset_on_close(int fd);

@@ -1,6 +1,7 @@
 /* See relay_pipe.h. */
 #include "core/relay_pipe.h"
 #include "base/mem.h"
+#include "core/relay.h"
 #include <fcntl.h>
 
 /* One pipe's capacity. The kernel grants an unprivileged user 64 MiB in pipes before it hands out small ones. */
@@ -80,19 +81,19 @@ void lat_pipe_put(struct lat_pipes *ps, struct lat_pipe *p)
 	ps->idle_count++;
 }
 
-int lat_pipe_move(struct lat_pipe *p, int from, int to, bool *blocked, bool *ended, ssize_t *moved)
+int lat_pipe_move(struct lat_pipe *p, int from, int to, struct lat_relay_half *half, ssize_t *moved)
 {
 	bool empty = false;
 	ssize_t n;
 
 	*moved = 0;
-	*blocked = false;
-	if (!*ended && p->held < p->size) {
+	half->blocked = false;
+	if (!half->ended && p->held < p->size) {
 		n = splice(from, NULL, p->in, NULL, p->size - p->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		if (n > 0)
 			p->held += (size_t)n;
 		else if (n == 0)
-			*ended = true;
+			half->ended = true;
 		else if (errno == EAGAIN)
 			empty = p->held == 0; /* with bytes inside, it may be the pipe that is full */
 		else if (errno != EINTR)
@@ -103,11 +104,14 @@ int lat_pipe_move(struct lat_pipe *p, int from, int to, bool *blocked, bool *end
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			*blocked = errno == EAGAIN;
-			return *blocked ? 0 : -errno;
+			half->blocked = errno == EAGAIN;
+			half->broken = !half->blocked;
+			return half->blocked ? 0 : -errno;
 		}
-		if (n == 0)
+		if (n == 0) {
+			half->broken = true;
 			return -EPIPE;
+		}
 		p->held -= (size_t)n;
 		*moved += n;
 	}

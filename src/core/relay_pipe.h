@@ -24,8 +24,9 @@ void lat_pipes_free(struct lat_pipes *pipes);
 struct lat_pipe *lat_pipe_get(struct lat_pipes *pipes);
 /* A pipe that still holds bytes is closed. */
 void lat_pipe_put(struct lat_pipes *pipes, struct lat_pipe *pipe);
-/* Fills the pipe from `from` and empties it into `to`. 1: call again, 0: wait for an event (*blocked: of `to`), or a
- * negative errno. *ended: the stream of `from` has ended. *moved: bytes that `to` took. */
-int lat_pipe_move(struct lat_pipe *pipe, int from, int to, bool *blocked, bool *ended, ssize_t *moved);
+/* Fills the pipe from `from` and empties it into `to`. 1: call again, 0: wait for an event, or a negative errno. Sets
+ * half->blocked, ended and broken. *moved: bytes that `to` took. */
+struct lat_relay_half;
+int lat_pipe_move(struct lat_pipe *pipe, int from, int to, struct lat_relay_half *half, ssize_t *moved);
 
 #endif
