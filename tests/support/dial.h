@@ -3,6 +3,7 @@
 #define TESTS_SUPPORT_DIAL_H
 #include "base/addr.h"
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,6 +36,22 @@ __attribute__((unused)) static int target_connect(const struct target *t, int ty
 		return -1;
 	}
 	return fd;
+}
+
+/* A program that says hello to an echo server and reads to the end. 0: all is well; else an errno of connect or 200. */
+__attribute__((unused)) static int target_echo(void *arg)
+{
+	struct target *t = arg;
+	int fd = target_connect(t, SOCK_STREAM);
+	char buf[64];
+
+	if (fd < 0)
+		return errno;
+	if (write(fd, "hello", 5) != 5 || read(fd, buf, sizeof(buf)) != 5 || memcmp(buf, "hello", 5) != 0)
+		return 200;
+	if (shutdown(fd, SHUT_WR) < 0 || read(fd, buf, sizeof(buf)) != 0)
+		return 201;
+	return 0;
 }
 
 #endif

@@ -17,15 +17,15 @@ struct engine {
 	struct lat_flows *flows;
 	struct lat_flows_hooks hooks;
 	struct lat_flows_options options;
-	pid_t server;
+	pid_t server, other_server;
 	struct lat_poll_item exit_item;
 	/* what the judge says */
 	uint8_t action;
 	uint16_t err;
-	bool ask;
+	uint16_t ask_port; /* flows to it are asked */
 	uint64_t asked_id;
 	/* what was seen */
-	unsigned judged, closed, wanted, given;
+	unsigned judged, closed, wanted, given, asked;
 	bool hold_sockets; /* wanted ones are not given */
 	int dial_err;
 	struct lat_flow judged_flow;
@@ -38,8 +38,9 @@ static int engine_judge(void *ctx, uint64_t id, const struct lat_flow *flow, str
 
 	e->judged++;
 	e->judged_flow = *flow;
-	if (e->ask) {
+	if (e->ask_port && flow->dport == e->ask_port) {
 		e->asked_id = id;
+		e->asked++;
 		return 1;
 	}
 	*v = (struct lat_verdict){ .action = e->action, .err = e->err, .where = "test" };
@@ -135,6 +136,22 @@ static void engine_echo(int ready)
 	}
 }
 
+/* A server on port 90 that the test writes: its first connection. */
+__attribute__((unused)) static int engine_serve_one(int ready)
+{
+	int l = engine_listen(90, SOCK_STREAM);
+
+	(void)!write(ready, "x", 1);
+	return accept4(l, NULL, NULL, SOCK_CLOEXEC);
+}
+
+/* One that never reads. */
+__attribute__((unused)) static void engine_serve_nothing(int ready)
+{
+	if (engine_serve_one(ready) >= 0)
+		pause();
+}
+
 static void engine_step(struct engine *e, int timeout_ms)
 {
 	lat_poller_dispatch(e->poller, 64, timeout_ms);
@@ -175,6 +192,16 @@ __attribute__((unused)) static int engine_wait(struct engine *e, pid_t pid)
 __attribute__((unused)) static int engine_run(struct engine *e, int (*fn)(void *arg), void *arg)
 {
 	return engine_wait(e, trap_spawn(&e->trap, fn, arg));
+}
+
+/* Runs the engine until `counter` has reached `value`. */
+__attribute__((unused)) static bool engine_until(struct engine *e, const unsigned *counter, unsigned value)
+{
+	uint64_t until = lat_now_ns() + ENGINE_BOUND_MS * LAT_NS_PER_MS;
+
+	while (*counter < value && lat_now_ns() < until)
+		engine_step(e, 50);
+	return *counter >= value;
 }
 
 /* Runs the engine until every TCP flow has ended. */
@@ -219,6 +246,10 @@ static int engine_teardown(void **state)
 		close(e->trap.pool[e->given++]);
 	kill(e->server, SIGKILL);
 	waitpid(e->server, &status, 0);
+	if (e->other_server > 0) {
+		kill(e->other_server, SIGKILL);
+		waitpid(e->other_server, &status, 0);
+	}
 	trap_close(&e->trap);
 	free(e);
 	return 0;
