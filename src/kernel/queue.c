@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 
 /* The largest packet, its attributes and headers. */
-#define SLOT (0xffff + 4096)
+#define SLOT (0x10000 + 4096)
 #define RECEIVE_BUFFER (4 << 20)
 
 /* As it goes over the wire: every part is a multiple of 4 bytes, so there is no padding. */
