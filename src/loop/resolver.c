@@ -213,26 +213,27 @@ static void on_timer(uv_timer_t *timer)
 		rearm(q);
 }
 
-static bool from_hosts(struct question *q)
+/* Adds what the hosts file has of one family. Is the name there? */
+static bool in_hosts(struct question *q, int family)
 {
 	struct hostent *host = NULL;
 
-	if (ares_gethostbyname_file(q->channel, q->name, q->family == 4 ? AF_INET : AF_INET6,
-		    &host) != ARES_SUCCESS)
+	if (ares_gethostbyname_file(q->channel, q->name, family == 4 ? AF_INET : AF_INET6, &host) !=
+		ARES_SUCCESS)
 		return false;
 	for (char **a = host->h_addr_list; *a && q->result.addr_count < LAT_RESOLVE_MAX_ADDRS;
 		a++) {
 		struct lat_addr *addr = &q->result.addrs[q->result.addr_count].addr;
 
-		if (q->family == 4)
+		if (family == 4)
 			lat_addr_from4(addr, *a);
 		else
 			lat_addr_from6(addr, *a);
-		if (lat_addr_is4(addr) == (q->family == 4))
+		if (family == q->family && lat_addr_is4(addr) == (family == 4))
 			q->result.addrs[q->result.addr_count++].ttl = HOSTS_TTL;
 	}
 	ares_free_hostent(host);
-	return q->result.addr_count > 0;
+	return true;
 }
 
 static int open_channel(struct question *q)
@@ -287,8 +288,9 @@ int lat_resolver_ask(struct lat_resolver *resolver, const char *name, int family
 	if (q->next)
 		q->next->prev = &q->next;
 	resolver->questions = q;
-	if (from_hosts(q))
-		deliver_soon(q, 0);
+	/* A name of the hosts file is asked of nobody, also not for its other family. */
+	if (in_hosts(q, family) || in_hosts(q, family == 4 ? 6 : 4))
+		deliver_soon(q, q->result.addr_count ? 0 : -ENODATA);
 	else
 		ares_query(q->channel, q->name, ns_c_in, family == 4 ? ns_t_a : ns_t_aaaa,
 			on_answer, q);

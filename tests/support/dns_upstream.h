@@ -87,7 +87,8 @@ static inline void enter_namespaces(void)
 		exit(1);
 	close(s);
 	cover("/etc/resolv.conf", "search search.example\nnameserver 127.0.0.1\n");
-	cover("/etc/hosts", "203.0.113.77 fromhosts.example\n2001:db8::77 fromhosts.example\n");
+	cover("/etc/hosts", "203.0.113.77 fromhosts.example\n2001:db8::77 fromhosts.example\n"
+		"203.0.113.78 four.fromhosts.example\n");
 }
 
 /* A message being written. Names are text; `owner` NULL is the question's name. */

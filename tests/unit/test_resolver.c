@@ -65,6 +65,9 @@ static void hosts_file_comes_first_and_sends_nothing(void **state)
 	assert_string_equal(text(&got, 0), "203.0.113.77");
 	got = ask("fromhosts.example", 6);
 	assert_string_equal(text(&got, 0), "2001:db8::77");
+	assert_int_equal(ask("four.fromhosts.example", 6).result.status, -ENODATA);
+	assert_string_equal(
+		(got = ask("four.fromhosts.example", 4), text(&got, 0)), "203.0.113.78");
 	assert_false(upstream_saw(&upstream, "fromhosts"));
 }
 
