@@ -51,6 +51,18 @@ function Guard:place(level)
   end
 end
 
+--- Where a function of a policy begins; for the text of a whole source, where it ends.
+---@param fn function
+---@return table? source
+---@return integer? line
+function Guard:definition(fn)
+  local info = getinfo(fn, "S")
+  local source = self.sources[info.source]
+  if not source or info.linedefined > 0 then return source, info.linedefined end
+  local _, line = source.text:match("^(.-)%s*$"):gsub("\n", "\n")
+  return source, line + 1
+end
+
 --- Work that a C function does on behalf of a policy.
 ---@param amount integer|number
 ---@param what string  named in the error
@@ -131,16 +143,19 @@ function Guard:run(fn, ...)
     if strings then strings.__index = plain_methods end
     if type(problem) == "table" and problem.lattice_problem then return problem end
     local source, line = self:place(2)
+    if not source then source, line = self:definition(fn) end -- a tail call left no frame
     return { lattice_problem = true, message = plain_message(self, problem), source = source, line = line }
   end
   if self.depth == 0 then self.spent = 0 end
+  local outer_fn = self.running
+  self.running = fn
   self.depth = self.depth + 1
   if strings then strings.__index = self.methods or plain_methods end
   if own_hook then sethook(make_hook(self), "", STEP) end
   local result = table.pack(xpcall(fn, finish, ...))
   if own_hook then sethook(outer_hook, outer_mask, outer_count) end
   if strings then strings.__index = outer_methods end
-  self.depth = self.depth - 1
+  self.depth, self.running = self.depth - 1, outer_fn
   if not result[1] and type(result[2]) ~= "table" then
     result[2] = { lattice_problem = true, message = plain_message(self, result[2]) }
   end

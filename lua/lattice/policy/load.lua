@@ -58,7 +58,8 @@ local function new_loader(opts)
   }, Loader)
   function self.place()
     local source, line = self.guard:place(3)
-    return source or self.running, line or 1
+    if not source then source, line = self.guard:definition(self.guard.running) end
+    return source, line
   end
   function self.wrap(fn) return self.guard:wrap(fn) end
   local names, methods = env.new(self.guard)
@@ -117,10 +118,7 @@ function Loader:execute(source)
     self.problems:report(source, tonumber(line) or 1, { message = rest or message })
     return
   end
-  local outer = self.running
-  self.running = source
   local ok, problem = self.guard:run(chunk)
-  self.running = outer
   if not ok then self:trouble(problem, source) end
   return ok
 end

@@ -70,9 +70,9 @@ local function expectation(state, wanted)
   end
 end
 
-local function words(state, file, results)
-  local path = {}
-  local expect = {}
+--- The words of a test file. The bodies of `it` are kept in `tests`: each runs later, under limits of its own.
+local function words(state, file, tests)
+  local path, expect = {}, {}
   for _, wanted in ipairs({ "allow", "deny", "drop", "ask", "audit" }) do
     expect[wanted] = state.guard:outside(expectation(state, wanted))
   end
@@ -87,13 +87,20 @@ local function words(state, file, results)
     it = function(name, body)
       local source, line = state.guard:place(2)
       local where = ("%s:%d"):format(source and source.name or file, line or 1)
-      local ok, problem = state.guard:run(body)
-      local at = not ok and problem.source and ("%s:%d: "):format(problem.source.name, problem.line) or ""
-      results[#results + 1] = {
-        file = file, where = where, ok = ok, message = not ok and at .. problem.message or nil,
+      tests[#tests + 1] = {
+        where = where, body = body,
         name = table.concat(path, " ") .. (#path > 0 and " " or "") .. tostring(name),
       }
     end,
+  }
+end
+
+local function run_test(state, file, test)
+  local ok, problem = state.guard:run(test.body)
+  local at = not ok and problem.source and ("%s:%d: "):format(problem.source.name, problem.line) or ""
+  return {
+    file = file, where = test.where, name = test.name, ok = ok,
+    message = not ok and at .. problem.message or nil,
   }
 end
 
@@ -119,12 +126,16 @@ function M.run(file, results)
     end
     state.policy = loaded
   end
-  for name, word in pairs(words(state, file, results)) do names[name] = word end
+  local tests = {}
+  for name, word in pairs(words(state, file, tests)) do names[name] = word end
   local source = { name = file, text = text }
   local chunk, message = load(text, "@" .. file, "t", setmetatable({}, { __index = names }))
   if not chunk then return { { file = file, message = message } } end
   state.guard.sources["@" .. file] = source
   local ok, problem = state.guard:run(chunk)
+  for _, test in ipairs(ok and tests or {}) do
+    if not state.errors then results[#results + 1] = run_test(state, file, test) end
+  end
   if state.errors then return state.errors end
   if not ok then return { { file = file, line = problem.line, message = problem.message } } end
   return nil
