@@ -7,6 +7,8 @@
 
 /* Flows that may be undecided or half open at once; more SYNs are dropped, and come again. */
 #define PENDING_MAX 16384u
+/* How long a datagram waits for an answer at most. */
+#define ASK_NS (300 * LAT_NS_PER_SEC)
 /* Rounds of the queue before other descriptors get their turn. */
 #define ROUNDS 4
 
@@ -115,6 +117,15 @@ void lat_conn_decided(struct lat_conn *c)
 	}
 }
 
+/* A program that still wants to connect sends its SYN again, each time after twice as long. Silence for longer than that
+ * means that it gave up, and nobody needs the answer or the dial any more. */
+static void syn_seen(struct lat_conn *c)
+{
+	uint64_t now = c->flows->now_ns;
+
+	c->deadline_ns = now + 2 * (now - c->info.started_ns) + 4 * LAT_NS_PER_SEC;
+}
+
 static void hold(struct lat_conn *c, uint32_t id)
 {
 	if (c->held_count < LAT_HOLD_MAX)
@@ -132,6 +143,7 @@ static void again_tcp(struct lat_conn *c, uint32_t id, const struct lat_packet *
 		lat_queue_verdict(f->queue, id, NF_ACCEPT, LAT_MARK_ACCEPT);
 		return;
 	}
+	syn_seen(c);
 	/* Another sequence number: the program gave the first attempt up and uses the port again. */
 	if (p->tcp_seq != c->tcp_seq) {
 		lat_held_drop(c);
@@ -182,7 +194,9 @@ static void first(struct lat_flows *f, const struct lat_conn_key *key, uint32_t 
 	}
 	hold(c, id);
 	c->tcp_seq = p->tcp_seq;
-	lat_conn_state(c, LAT_CONN_ASKED, UINT64_MAX);
+	lat_conn_state(c, LAT_CONN_ASKED, f->now_ns + ASK_NS);
+	if (key->proto == IPPROTO_TCP)
+		syn_seen(c);
 	if (is_icmp(key))
 		lat_icmp_keep(c, p);
 	c->judged = true;

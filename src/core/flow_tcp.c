@@ -58,7 +58,7 @@ static void dial_failed(struct lat_conn *c, int err)
 	lat_conn_end(c, false);
 }
 
-static void accept_all(struct lat_flows *f);
+static void accept_some(struct lat_flows *f, unsigned most);
 
 static void dialled(struct lat_conn *c)
 {
@@ -67,7 +67,7 @@ static void dialled(struct lat_conn *c)
 	f->stats.dialled++;
 	lat_conn_state(c, LAT_CONN_ACCEPTING, f->now_ns + ACCEPT_NS);
 	lat_held_accept(c, LAT_MARK_ACCEPT);
-	accept_all(f);
+	accept_some(f, 1); /* one more can be expected now than before */
 }
 
 /* Asks the kernel how the dial went: a second connect says it without more calls. */
@@ -134,7 +134,7 @@ void lat_tcp_dial(struct lat_conn *c)
 		dial_failed(c, errno);
 		return;
 	}
-	lat_conn_state(c, LAT_CONN_DIALLING, UINT64_MAX);
+	lat_conn_state(c, LAT_CONN_DIALLING, c->deadline_ns);
 	/* A near host has answered by now. */
 	r = dial_result(c);
 	if (r != 0 && r != EALREADY && r != EINPROGRESS) {
@@ -162,38 +162,41 @@ static void relay(struct lat_conn *c, int inner)
 		lat_conn_end(c, true);
 }
 
-/* Finds the flow of an accepted connection by its own tuple: source and original destination, as the kernel has them. */
-static void accepted(struct lat_flows *f, int fd, const struct sockaddr_storage *peer, socklen_t peer_len)
+/* Finds the flow of an accepted connection by its own tuple: source and original destination, as the kernel has them. NULL:
+ * none waits for it. */
+static struct lat_conn *find_accepted(struct lat_flows *f, int fd, const struct sockaddr_storage *peer, socklen_t peer_len)
 {
 	struct sockaddr_storage self;
 	socklen_t self_len = sizeof(self);
 	struct lat_conn_key key = { .proto = IPPROTO_TCP };
-	struct lat_conn *c = NULL;
+	struct lat_conn *c;
 
-	if (getsockname(fd, (struct sockaddr *)&self, &self_len) == 0 &&
-	    lat_addr_from_sockaddr((struct sockaddr *)peer, peer_len, &key.local, &key.sport) == 0 &&
-	    lat_addr_from_sockaddr((struct sockaddr *)&self, self_len, &key.remote, &key.dport) == 0)
-		c = lat_conn_find(f, &key);
-	if (c && c->state == LAT_CONN_ACCEPTING) {
-		relay(c, fd);
-		return;
-	}
-	lat_socket_reset_on_close(fd);
-	close(fd);
+	if (getsockname(fd, (struct sockaddr *)&self, &self_len) < 0 ||
+	    lat_addr_from_sockaddr((struct sockaddr *)peer, peer_len, &key.local, &key.sport) < 0 ||
+	    lat_addr_from_sockaddr((struct sockaddr *)&self, self_len, &key.remote, &key.dport) < 0)
+		return NULL;
+	c = lat_conn_find(f, &key);
+	return c && c->state == LAT_CONN_ACCEPTING ? c : NULL;
 }
 
 /* Out of descriptors: the reserve lets the connection be taken out and reset, for left in the listener it would wake us
- * for ever. */
+ * for ever. Its flow ends too, which gives a descriptor back. */
 static void accept_reset(struct lat_flows *f)
 {
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	struct lat_conn *c;
 	int fd;
 
 	f->stats.fd_full++;
 	lat_close(&f->reserve);
-	fd = accept4(f->listener_item.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept4(f->listener_item.fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
+		c = find_accepted(f, fd, &peer, len);
 		lat_socket_reset_on_close(fd);
 		close(fd);
+		if (c)
+			lat_conn_end(c, true);
 	}
 	f->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
@@ -206,7 +209,14 @@ static void accept_some(struct lat_flows *f, unsigned most)
 		int fd = accept4(f->listener_item.fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0) {
-			accepted(f, fd, &peer, len);
+			struct lat_conn *c = find_accepted(f, fd, &peer, len);
+
+			if (c) {
+				relay(c, fd);
+			} else {
+				lat_socket_reset_on_close(fd);
+				close(fd);
+			}
 			continue;
 		}
 		if (errno == ECONNABORTED || errno == EINTR)
@@ -215,12 +225,6 @@ static void accept_some(struct lat_flows *f, unsigned most)
 			accept_reset(f);
 		return;
 	}
-}
-
-/* Right after a SYN was let go: exactly one connection can be expected. */
-static void accept_all(struct lat_flows *f)
-{
-	accept_some(f, 1);
 }
 
 static void listener_ready(struct lat_poll_item *item, uint32_t events)

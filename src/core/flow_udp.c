@@ -165,8 +165,10 @@ static void outside_ready(struct lat_poll_item *item, uint32_t events)
 	do /* an error is told once, in place of a datagram */
 		r = carry(c, item, &c->udp.in, &c->info.bytes_in);
 	while (r < 0 && (events & EPOLLERR) && (events &= ~(uint32_t)EPOLLERR, true));
-	if (c->key.dport == 53 && c->info.bytes_in != before && c->udp.idle_ns > DNS_IDLE_NS)
+	if (c->key.dport == 53 && c->info.bytes_in != before && c->udp.idle_ns > DNS_IDLE_NS) {
 		c->udp.idle_ns = DNS_IDLE_NS;
+		touch(c);
+	}
 }
 
 /* Binds and connects the socket inside. What others sent to that place in between is taken out again: it is not of this

@@ -2,7 +2,8 @@
  *
  * A flow's life: QUEUED (first packet held) -> judged by hooks->judge -> ASKED (held until lat_flows_answer) or DIALLING
  * (TCP: connect outside under way; the SYN is still held, retransmissions of it are dropped) -> ACCEPTING (SYN let go
- * with LAT_MARK_ACCEPT, waiting for it in the listener) -> RELAYING -> CLOSED. A refusal sets the mark that gives the
+ * with LAT_MARK_ACCEPT, waiting for it in the listener) -> RELAYING -> CLOSED. A program that gave up (no SYN comes again)
+ * ends its flow while it is asked or dialled. A refusal sets the mark that gives the
  * program the errno of a real network. Everything runs on one poller; nothing blocks; a full table refuses. */
 #ifndef LAT_CORE_FLOWS_H
 #define LAT_CORE_FLOWS_H
@@ -41,6 +42,8 @@ struct lat_flows_options {
 	unsigned udp_idle_s;                 /* 0: 120 (RFC 4787), 30 after a single reply to port 53 */
 };
 
+/* Start the command first: SIGPIPE is ignored from here on, and a child would inherit that. Hooks must not call back into
+ * the engine. */
 int lat_flows_new(const struct lat_flows_options *options, struct lat_flows **out);
 /* Resets every flow and frees. */
 void lat_flows_free(struct lat_flows *flows);

@@ -8,6 +8,7 @@
 #include "core/relay_pipe.h"
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -28,10 +29,14 @@ struct lat_relays {
 int lat_relays_new(struct lat_poller *poller, struct lat_relays **out)
 {
 	lat_autofree struct lat_relays *rs = calloc(1, sizeof(*rs));
+	struct sigaction pipe_action;
 	int r;
 
 	if (!rs)
 		return -ENOMEM;
+	/* Splice has no flag against it: one reader that is gone would end us. */
+	if (sigaction(SIGPIPE, NULL, &pipe_action) == 0 && pipe_action.sa_handler == SIG_DFL)
+		signal(SIGPIPE, SIG_IGN);
 	r = lat_pipes_new(&rs->pipes);
 	if (r < 0)
 		return r;

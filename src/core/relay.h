@@ -37,6 +37,7 @@ struct lat_relay {
 	void (*ended)(struct lat_relay *relay, int err);
 };
 
+/* Makes the process ignore SIGPIPE if it would end by it. */
 int lat_relays_new(struct lat_poller *poller, struct lat_relays **out);
 void lat_relays_free(struct lat_relays *relays);
 /* Takes both descriptors (nonblocking, connected) and registers each that is not yet `registered` with the poller by

@@ -81,8 +81,7 @@ __attribute__((unused)) static void outside_enter(void)
 		trap_skip("user and network namespace");
 	trap_tool("ip link set lo up && ip addr add " FAR4 "/32 dev lo && ip addr add 203.0.113.10/32 dev lo && "
 		  "ip -6 addr add " FAR6 "/128 dev lo nodad && "
-		  "ip route add unreachable 198.51.100.0/24 && ip route add prohibit 198.51.101.0/24 && "
-		  "echo 0 0 > /proc/sys/net/ipv4/ping_group_range");
+		  "ip route add unreachable 198.51.100.0/24 && ip route add prohibit 198.51.101.0/24");
 }
 
 /* The rules of the real trap; host port 7777. */

@@ -269,6 +269,20 @@ static void slow_dial_delays_nobody_and_is_judged_once(void **state)
 	assert_int_equal(e->judged, 2);
 }
 
+static void flow_of_a_program_that_gave_up_ends(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+
+	assert_int_equal(run_with_server(e, serve_full_backlog, inside_pending), 0); /* about 1.3 s of asking */
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.pending, 1);
+	lat_flows_tick(e->flows, lat_now_ns() + 8 * LAT_NS_PER_SEC);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.pending, 0);
+	assert_int_equal(e->closed, 2);
+}
+
 static void second_attempt_from_the_same_port_is_served(void **state)
 {
 	struct engine *e = *state;
@@ -352,6 +366,7 @@ int main(void)
 		T(no_descriptor_is_a_refusal_and_passes),
 		T(asked_flow_waits_for_its_answer_alone),
 		T(slow_dial_delays_nobody_and_is_judged_once),
+		T(flow_of_a_program_that_gave_up_ends),
 		T(second_attempt_from_the_same_port_is_served),
 		T(swept_flow_is_reset),
 		T(garbage_is_counted_and_dropped),

@@ -36,6 +36,16 @@ static int inside_sizes(void *arg)
 	return exchange(fd, "x", 1) ? 0 : 4;
 }
 
+static int inside_one(void *arg)
+{
+	return exchange(target_connect(arg, SOCK_DGRAM), "one", 3) ? 0 : 1;
+}
+
+static int inside_send_only(void *arg)
+{
+	return send(target_connect(arg, SOCK_DGRAM), "x", 1, 0) == 1 ? 0 : 1;
+}
+
 static int inside_many(void *arg)
 {
 	int fds[16];
@@ -199,6 +209,67 @@ static void refusal_shows_at_once_and_is_judged_once(void **state)
 	assert_int_equal(e->closed, 2);
 }
 
+static void first_datagram_waits_for_a_socket(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+	pid_t pid;
+
+	e->hold_sockets = true;
+	pid = trap_spawn(&e->trap, inside_sizes, &(struct target){ FAR4, 80 });
+	do {
+		engine_step(e, 50);
+		lat_flows_get_stats(e->flows, &s);
+	} while (!s.pending);
+	assert_true(e->wanted > 0);
+	e->hold_sockets = false;
+	assert_int_equal(engine_wait(e, pid), 0);
+}
+
+static void waiting_without_sockets_ends(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+	pid_t pid;
+
+	e->hold_sockets = true;
+	pid = trap_spawn(&e->trap, inside_send_only, &(struct target){ FAR4, 80 });
+	assert_true(engine_until(e, &e->judged, 1));
+	lat_flows_tick(e->flows, lat_now_ns() + 6 * LAT_NS_PER_SEC);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.pending, 0);
+	assert_int_equal(e->closed, 1);
+	assert_int_equal(engine_wait(e, pid), 0);
+}
+
+static void serve_dns_port(int ready)
+{
+	int fd = engine_listen(53, SOCK_DGRAM);
+	char buf[16];
+	struct sockaddr_in6 from;
+	socklen_t len = sizeof(from);
+	ssize_t n;
+
+	(void)!write(ready, "x", 1);
+	while ((n = recvfrom(fd, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len)) >= 0)
+		sendto(fd, buf, (size_t)n, 0, (struct sockaddr *)&from, len);
+}
+
+static void answered_query_is_forgotten_sooner(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+
+	e->other_server = engine_outside(serve_dns_port);
+	assert_int_equal(engine_run(e, inside_one, &(struct target){ FAR4, 53 }), 0);
+	lat_flows_tick(e->flows, lat_now_ns() + 29 * LAT_NS_PER_SEC);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.live_udp, 1);
+	lat_flows_tick(e->flows, lat_now_ns() + 31 * LAT_NS_PER_SEC);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.live_udp, 0);
+}
+
 static bool cut(void *ctx, struct lat_flow_info *info)
 {
 	return false;
@@ -230,6 +301,22 @@ static void idle_flow_ends(void **state)
 	lat_flows_tick(e->flows, lat_now_ns() + 121 * LAT_NS_PER_SEC);
 	lat_flows_get_stats(e->flows, &s);
 	assert_int_equal(s.live_udp, 0);
+}
+
+static void ping_works_without_ping_sockets_for_root(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ FAR4, 0 }), 0);
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ FAR6, 0 }), 0);
+	assert_int_equal(engine_run(e, inside_ping, &(struct target){ "198.51.100.1", 1 }), EHOSTUNREACH);
+}
+
+/* From here on (a new namespace allows ping sockets to nobody). */
+static int allow_ping(void **state)
+{
+	trap_tool("echo 0 0 > /proc/sys/net/ipv4/ping_group_range");
+	return engine_setup(state);
 }
 
 static void ping_is_answered_by_the_far_host(void **state)
@@ -271,9 +358,13 @@ int main(void)
 		T(new_socket_on_the_same_port_is_served),
 		T(closed_port_outside_is_econnrefused_inside),
 		T(refusal_shows_at_once_and_is_judged_once),
+		T(first_datagram_waits_for_a_socket),
+		T(waiting_without_sockets_ends),
+		T(answered_query_is_forgotten_sooner),
 		T(swept_flow_is_forgotten),
 		T(idle_flow_ends),
-		T(ping_is_answered_by_the_far_host),
+		T(ping_works_without_ping_sockets_for_root),
+		cmocka_unit_test_setup_teardown(ping_is_answered_by_the_far_host, allow_ping, engine_teardown),
 		T(refused_ping_is_prohibited),
 		T(ping_to_nowhere_is_not_answered_by_ourselves),
 	};
