@@ -1,6 +1,6 @@
 /* Puts the filter's rows together to one classic BPF program, one block an architecture. */
 #include "filter/filter.h"
-#include <assert.h>
+#include "base/mem.h"
 #include <errno.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
@@ -9,10 +9,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#ifndef __NR_open_tree_attr
-#define __NR_open_tree_attr 467
-#endif
 
 /* The calls' low halves come first in memory. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "argument halves");
@@ -60,15 +56,30 @@ static int emit_rule(struct lat_filter *f, const struct lat_filter_rule *rule)
 	return r;
 }
 
-/* The number of a call, or -1 where the architecture does not have it. */
+/* Calls that libseccomp does not number: newer than the one of Debian 12 (these have one number everywhere), or, on
+ * i386, told as part of socketcall although they are calls of their own since Linux 4.3. */
+static const struct {
+	uint32_t arch; /* 0: any */
+	const char *call;
+	int nr;
+} direct[] = {
+	{ 0, "open_tree_attr", 467 },
+	{ SCMP_ARCH_X86, "socket", 359 },
+	{ SCMP_ARCH_X86, "socketpair", 360 },
+	{ SCMP_ARCH_X86, "connect", 362 },
+};
+
+/* The number of a call, -ENOENT where the architecture does not have it, -EINVAL where it has but we do not know it. */
 static int number(uint32_t arch, const char *call)
 {
-	int nr = seccomp_syscall_resolve_name_arch(arch, call);
+	int nr;
 
-	/* Newer than the libseccomp of Debian 12; same number on every architecture. */
-	if (nr == __NR_SCMP_ERROR && !strcmp(call, "open_tree_attr"))
-		return __NR_open_tree_attr;
-	return nr < 0 ? -1 : nr;
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(direct); i++)
+		if ((!direct[i].arch || direct[i].arch == arch) && !strcmp(call, direct[i].call))
+			return direct[i].nr;
+	nr = seccomp_syscall_resolve_name_arch(arch, call);
+	/* Small pseudo numbers stand for calls behind a multiplexer, large ones for calls that are not there. */
+	return nr >= 0 ? nr : nr > -10000 ? -EINVAL : -ENOENT;
 }
 
 /* All rows of one call; the accumulator holds the call's number before and, if it is another call, after. */
@@ -115,7 +126,9 @@ static int emit_arch(struct lat_filter *f, uint32_t arch)
 
 		for (n = 1; i + n < lat_filter_rule_count && !strcmp(rules[n].call, rules->call); n++)
 			;
-		if (nr >= 0)
+		if (nr == -EINVAL)
+			r = nr;
+		else if (nr >= 0)
 			r = emit_call(f, (uint32_t)nr, rules, n);
 	}
 	if (!r)

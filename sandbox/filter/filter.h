@@ -32,7 +32,7 @@ struct lat_filter {
 	size_t count;
 };
 
-/* Puts the program together. 0, or -E2BIG. */
+/* Puts the program together. 0; -E2BIG; -EINVAL: a call of the table has no number that we know. */
 int lat_filter_build(struct lat_filter *filter);
 /* Installs it on the calling thread, which must have NO_NEW_PRIVS. Returns the listener, or negative errno. */
 int lat_filter_install(const struct lat_filter *filter);

@@ -89,7 +89,8 @@ static int plan(struct lat_setup *s, struct lat_launch_error *e)
 	lat_mounts_plan(s);
 	r = lat_filter_build(&s->filter);
 	if (r)
-		return explain(e, r, false, "seccomp filter: longer than %d instructions", LAT_FILTER_MAX);
+		return explain(e, r, false, "seccomp filter: %s", r == -E2BIG ?
+			"too long" : "libseccomp gives no number for one of its calls");
 	r = lat_trap_build(&s->trap[0], s->ipv6, true, spec->host_ports, spec->host_port_count);
 	if (!r)
 		r = lat_trap_build(&s->trap[1], s->ipv6, false, spec->host_ports, spec->host_port_count);
