@@ -54,6 +54,7 @@ static void on_control(struct lat_poll_item *item, uint32_t events)
 
 	(void)events;
 	for (int budget = 16; budget > 0; budget--) {
+		nfds = LAT_ARRAY_SIZE(fds);
 		r = lat_launch_receive(&run->sandbox, &m, fds, &nfds);
 		if (r == -EAGAIN)
 			return;
