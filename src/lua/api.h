@@ -68,6 +68,9 @@ struct lat_api {
 	X(json)                                                                                    \
 	X(log)                                                                                     \
 	X(loop)                                                                                    \
+	X(netns)                                                                                   \
+	X(notify)                                                                                  \
+	X(queue)                                                                                   \
 	X(sandbox)                                                                                 \
 	X(sys)                                                                                     \
 	X(tables)
