@@ -90,6 +90,16 @@ static int add_addresses(
 	return 0;
 }
 
+bool lat_answer_echoes(const uint8_t *data, size_t len, const char *asked)
+{
+	ns_msg msg;
+	ns_rr rr;
+
+	return len <= NS_MAXMSG && ns_initparse(data, (int)len, &msg) == 0 &&
+	       ns_msg_count(msg, ns_s_qd) == 1 && ns_parserr(&msg, ns_s_qd, 0, &rr) == 0 &&
+	       strcmp(ns_rr_name(rr), asked) == 0;
+}
+
 int lat_answer_read(
 	const uint8_t *data, size_t len, const char *name, int family, struct lat_resolved *out)
 {

@@ -10,4 +10,7 @@
 int lat_answer_read(
 	const uint8_t *msg, size_t len, const char *name, int family, struct lat_resolved *out);
 
+/* Does the message's question have the name exactly so, letter case included? */
+bool lat_answer_echoes(const uint8_t *msg, size_t len, const char *asked);
+
 #endif

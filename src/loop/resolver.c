@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define TRY_MS 1500 /* first wait for a server; doubles with each round */
 #define TRIES 2
@@ -44,7 +45,11 @@ struct question {
 	int handles; /* open libuv handles; the last close frees */
 	int family;
 	bool finished, closing;
+	bool stream; /* asked over TCP from the start */
+	bool again;  /* the answer over UDP may be forged: ask over TCP, from the timer */
 	char name[254];
+	char asked[254]; /* the name with the case of its letters at random (0x20): a forger has to
+			    guess it */
 	struct lat_resolved result;
 };
 
@@ -91,7 +96,7 @@ static void rearm(struct question *q)
 	uint64_t now = lat_now_ns(), left_ms;
 	struct timeval max, buf, *tv;
 
-	if (q->finished)
+	if (q->finished || q->again)
 		return;
 	left_ms = now >= q->deadline_ns ? 0 : (q->deadline_ns - now) / LAT_NS_PER_MS + 1;
 	max.tv_sec = (time_t)(left_ms / 1000);
@@ -159,6 +164,13 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *msg, i
 {
 	struct question *q = arg;
 
+	if (q->finished)
+		return;
+	if (msg && !q->stream && !lat_answer_echoes(msg, (size_t)len, q->asked)) {
+		q->again = true;
+		uv_timer_start(&q->timer, on_timer, 0, 0);
+		return;
+	}
 	switch (status) {
 	case ARES_SUCCESS:
 		if (lat_answer_read(msg, (size_t)len, q->name, q->family, &q->result) == 0)
@@ -184,6 +196,66 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *msg, i
 	}
 }
 
+static int open_channel(struct question *q)
+{
+	struct ares_options options = {
+		.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES | ARES_FLAG_EDNS |
+			 (q->stream ? ARES_FLAG_USEVC : 0),
+		.timeout = TRY_MS,
+		.tries = TRIES,
+		.ednspsz = EDNS_SIZE,
+		.sock_state_cb = on_socket,
+		.sock_state_cb_data = q,
+	};
+	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
+		   ARES_OPT_SOCK_STATE_CB | ARES_OPT_DOMAINS;
+
+	switch (ares_init_options(&q->channel, &options, mask)) {
+	case ARES_SUCCESS:
+		return 0;
+	case ARES_ENOMEM:
+		return -ENOMEM;
+	default:
+		return -EAGAIN;
+	}
+}
+
+static void send_query(struct question *q)
+{
+	ares_query(
+		q->channel, q->asked, ns_c_in, q->family == 4 ? ns_t_a : ns_t_aaaa, on_answer, q);
+}
+
+/* The name server did not give the name back as it was asked: it folds case, or somebody else
+ * answered. */
+static void ask_again(struct question *q)
+{
+	ares_channel old = q->channel;
+
+	q->again = false;
+	q->stream = true;
+	q->result.addr_count = q->result.cname_count = 0;
+	if (open_channel(q) < 0) {
+		q->channel = old;
+		deliver_soon(q, -EAGAIN);
+		return;
+	}
+	ares_destroy(old);
+	send_query(q);
+}
+
+static void random_case(struct question *q)
+{
+	uint8_t bits[sizeof(q->name) / 8 + 1];
+
+	strcpy(q->asked, q->name);
+	if (getrandom(bits, sizeof(bits), 0) != (ssize_t)sizeof(bits))
+		return;
+	for (size_t i = 0; q->asked[i]; i++)
+		if (q->asked[i] >= 'a' && q->asked[i] <= 'z' && (bits[i / 8] >> (i % 8) & 1))
+			q->asked[i] = (char)(q->asked[i] - 'a' + 'A');
+}
+
 /* Ends the question: the channel with its sockets, then the handles; the callback is the last to
  * hear of it. */
 static void finish(struct question *q)
@@ -204,6 +276,8 @@ static void on_timer(uv_timer_t *timer)
 	if (!q->finished) {
 		if (lat_now_ns() >= q->deadline_ns)
 			deliver_soon(q, -ETIMEDOUT);
+		else if (q->again)
+			ask_again(q);
 		else
 			ares_process_fd(q->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 	}
@@ -236,29 +310,6 @@ static bool in_hosts(struct question *q, int family)
 	return true;
 }
 
-static int open_channel(struct question *q)
-{
-	struct ares_options options = {
-		.flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES | ARES_FLAG_EDNS,
-		.timeout = TRY_MS,
-		.tries = TRIES,
-		.ednspsz = EDNS_SIZE,
-		.sock_state_cb = on_socket,
-		.sock_state_cb_data = q,
-	};
-	int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
-		   ARES_OPT_SOCK_STATE_CB | ARES_OPT_DOMAINS;
-
-	switch (ares_init_options(&q->channel, &options, mask)) {
-	case ARES_SUCCESS:
-		return 0;
-	case ARES_ENOMEM:
-		return -ENOMEM;
-	default:
-		return -EAGAIN;
-	}
-}
-
 int lat_resolver_ask(struct lat_resolver *resolver, const char *name, int family,
 	void (*done)(void *arg, const struct lat_resolved *result), void *arg)
 {
@@ -276,6 +327,7 @@ int lat_resolver_ask(struct lat_resolver *resolver, const char *name, int family
 	q->arg = arg;
 	q->deadline_ns = lat_now_ns() + DEADLINE_MS * LAT_NS_PER_MS;
 	strcpy(q->name, name);
+	random_case(q);
 	r = open_channel(q);
 	if (r < 0) {
 		free(q);
@@ -292,8 +344,7 @@ int lat_resolver_ask(struct lat_resolver *resolver, const char *name, int family
 	if (in_hosts(q, family) || in_hosts(q, family == 4 ? 6 : 4))
 		deliver_soon(q, q->result.addr_count ? 0 : -ENODATA);
 	else
-		ares_query(q->channel, q->name, ns_c_in, family == 4 ? ns_t_a : ns_t_aaaa,
-			on_answer, q);
+		send_query(q);
 	rearm(q);
 	return 0;
 }

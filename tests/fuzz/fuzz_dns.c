@@ -75,6 +75,7 @@ static void answer(const uint8_t *data, size_t size)
 		strcpy(name, ns_rr_name(rr));
 		family = ns_rr_type(rr) == ns_t_aaaa ? 6 : 4;
 	}
+	lat_answer_echoes(data, size, name);
 	if (lat_answer_read(data, size, name, family, result) == 0) {
 		must(result->addr_count <= LAT_RESOLVE_MAX_ADDRS);
 		must(result->cname_count <= LAT_RESOLVE_MAX_CNAMES);

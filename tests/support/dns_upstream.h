@@ -4,6 +4,7 @@
 #ifndef LAT_TEST_DNS_UPSTREAM_H
 #define LAT_TEST_DNS_UPSTREAM_H
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -88,7 +89,7 @@ static inline void enter_namespaces(void)
 	close(s);
 	cover("/etc/resolv.conf", "search search.example\nnameserver 127.0.0.1\n");
 	cover("/etc/hosts", "203.0.113.77 fromhosts.example\n2001:db8::77 fromhosts.example\n"
-		"203.0.113.78 four.fromhosts.example\n");
+			    "203.0.113.78 four.fromhosts.example\n");
 }
 
 /* A message being written. Names are text; `owner` NULL is the question's name. */
@@ -186,6 +187,10 @@ static inline int script(struct script *m, const char *name, unsigned type, int 
 	} else if (type == 1) {
 		if (!strcmp(label, "plain") || !strcmp(label, "mixed")) {
 			put_addr(m, NULL, 60, "203.0.113.1");
+		} else if (!strcmp(label, "folding")) { /* does not give the case back */
+			for (size_t i = 12; i < m->n - 4; i++)
+				m->b[i] = (unsigned char)tolower(m->b[i]);
+			put_addr(m, NULL, 60, tcp ? "203.0.113.8" : "203.0.113.99");
 		} else if (!strcmp(label, "many")) {
 			for (int i = 0; i < 100; i++) {
 				snprintf(text, sizeof(text), "203.0.113.%d", i);
@@ -269,6 +274,8 @@ static inline int answer_query(struct upstream *u, struct script *m, size_t len,
 	m->n = at + 5;
 	m->answers = 0;
 	m->b[2] = 0x81;
+	for (n = 0; name[n]; n++)
+		name[n] = (char)tolower(name[n]);
 	memset(m->b + 6, 0, 6);
 	return script(m, name, type, tcp);
 }

@@ -1,190 +1,6 @@
 /* The sandbox's DNS server: what is answered, what is refused without asking anybody, what is
  * pinned and when. */
-#include "core/dns.h"
-#include "base/clock.h"
-#include "core/dns_message.h"
-#include "support/dns_upstream.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <arpa/nameser.h>
-#include <cmocka.h>
-
-static struct upstream upstream;
-static uv_loop_t loop;
-static uv_poll_t watch;
-static struct lat_poller *poller;
-static struct lat_resolver *resolver;
-static struct lat_dns *dns;
-static int server_udp, server_tcp;
-
-/* What the hooks saw since the last reset. */
-static struct {
-	uint64_t waiting;
-	int judged, pins, answered, pins_at_done;
-	char pinned[4096]; /* "name=address " */
-	uint64_t until_ns;
-	char name[LAT_NAME_MAX];
-	uint16_t qtype, rcode, sport;
-	size_t addresses, refused_private;
-	bool tcp;
-} saw;
-static bool private_ok, refuse_pins;
-
-static enum lat_dns_decision judge(
-	void *ctx, uint64_t id, const char *name, uint16_t qtype, bool *ok)
-{
-	saw.judged++;
-	*ok = private_ok;
-	if (strstr(name, "wait")) {
-		saw.waiting = id;
-		return LAT_DNS_WAIT;
-	}
-	return strstr(name, "secret") ? LAT_DNS_REFUSE : LAT_DNS_RESOLVE;
-}
-
-static bool pin(void *ctx, const char *name, const struct lat_addr *addr, uint64_t until_ns)
-{
-	char text[LAT_ADDR_TEXT];
-	size_t n = strlen(saw.pinned);
-
-	if (refuse_pins)
-		return false;
-	lat_addr_format(addr, text, sizeof(text));
-	snprintf(saw.pinned + n, sizeof(saw.pinned) - n, "%s=%s ", name, text);
-	saw.pins++;
-	saw.until_ns = until_ns;
-	return true;
-}
-
-static void done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode, size_t addresses,
-	size_t refused_private, bool tcp, uint16_t sport)
-{
-	saw.answered++;
-	saw.pins_at_done = saw.pins;
-	snprintf(saw.name, sizeof(saw.name), "%s", name);
-	saw.qtype = qtype;
-	saw.rcode = rcode;
-	saw.addresses = addresses;
-	saw.refused_private = refused_private;
-	saw.tcp = tcp;
-	saw.sport = sport;
-}
-
-static const struct lat_dns_hooks hooks = {.judge = judge, .pin = pin, .done = done};
-
-static void on_poller(uv_poll_t *handle, int status, int events)
-{
-	lat_poller_dispatch(poller, 64, 0);
-}
-
-static size_t make_query(uint8_t *msg, uint16_t id, const char *name, unsigned type, bool edns)
-{
-	struct script *m = calloc(1, sizeof(*m));
-	size_t n;
-
-	m->n = 12;
-	put_name(m, name);
-	memcpy(m->b + m->n, (uint8_t[]){(uint8_t)(type >> 8), (uint8_t)type, 0, 1}, 4);
-	m->n += 4;
-	if (edns) {
-		memcpy(m->b + m->n, (uint8_t[]){0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0}, 11);
-		m->n += 11;
-		m->b[11] = 1;
-	}
-	m->b[0] = (uint8_t)(id >> 8);
-	m->b[1] = (uint8_t)id;
-	m->b[2] = 1;
-	m->b[5] = 1;
-	n = m->n;
-	memcpy(msg, m->b, n);
-	free(m);
-	return n;
-}
-
-static int client(int type)
-{
-	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(53)};
-	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
-
-	inet_pton(AF_INET, "127.0.0.53", &in.sin_addr);
-	assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
-	return fd;
-}
-
-/* Turns the loop until there is something to read on fd; fails after 10 s. */
-static void await(int fd)
-{
-	uint64_t end = lat_now_ns() + 10 * LAT_NS_PER_SEC;
-	struct pollfd p = {fd, POLLIN, 0};
-
-	while (poll(&p, 1, 1) == 0) {
-		uv_run(&loop, UV_RUN_NOWAIT);
-		assert_true(lat_now_ns() < end);
-	}
-}
-
-static uint8_t reply[65535];
-static size_t reply_len;
-static ns_msg parsed;
-
-static void take(int fd)
-{
-	ssize_t n = recv(fd, reply, sizeof(reply), 0);
-
-	assert_true(n >= 12);
-	reply_len = (size_t)n;
-	assert_int_equal(ns_initparse(reply, (int)n, &parsed), 0);
-}
-
-static int rcode(void)
-{
-	return ns_msg_getflag(parsed, ns_f_rcode);
-}
-
-static int answers(void)
-{
-	return ns_msg_count(parsed, ns_s_an);
-}
-
-/* The answer's record i as "owner type data" without the owner's case changed. */
-static const char *record(int i)
-{
-	static char text[2200];
-	char data[1025] = "";
-	ns_rr rr;
-
-	assert_int_equal(ns_parserr(&parsed, ns_s_an, i, &rr), 0);
-	if (ns_rr_type(rr) == ns_t_a)
-		inet_ntop(AF_INET, ns_rr_rdata(rr), data, sizeof(data));
-	else if (ns_rr_type(rr) == ns_t_aaaa)
-		inet_ntop(AF_INET6, ns_rr_rdata(rr), data, sizeof(data));
-	else
-		ns_name_uncompress(ns_msg_base(parsed), ns_msg_end(parsed), ns_rr_rdata(rr), data,
-			sizeof(data));
-	snprintf(text, sizeof(text), "%s %d %s %u", ns_rr_name(rr), ns_rr_type(rr), data,
-		ns_rr_ttl(rr));
-	return text;
-}
-
-static void query_edns(const char *name, unsigned type, bool edns)
-{
-	uint8_t msg[600];
-	int fd = client(SOCK_DGRAM);
-	size_t n = make_query(msg, 77, name, type, edns);
-
-	memset(&saw, 0, sizeof(saw));
-	assert_int_equal(send(fd, msg, n, 0), n);
-	await(fd);
-	take(fd);
-	assert_int_equal(ns_msg_id(parsed), 77);
-	close(fd);
-}
-
-static void query(const char *name, unsigned type)
-{
-	query_edns(name, type, false);
-}
+#include "support/dns_fixture.h"
 
 static void allowed_name_is_answered_and_pinned_before_the_answer_leaves(void **state)
 {
@@ -485,144 +301,6 @@ static void garbage_is_answered_as_such_or_not_at_all(void **state)
 	close(fd);
 }
 
-static void take_stream(int fd)
-{
-	uint8_t len[2];
-
-	await(fd);
-	assert_true(read_all(fd, len, 2));
-	reply_len = (size_t)len[0] << 8 | len[1];
-	assert_true(read_all(fd, reply, reply_len));
-	assert_int_equal(ns_initparse(reply, (int)reply_len, &parsed), 0);
-}
-
-static size_t add_stream(uint8_t *buf, uint16_t id, const char *name)
-{
-	size_t n = make_query(buf + 2, id, name, 1, false);
-
-	buf[0] = (uint8_t)(n >> 8);
-	buf[1] = (uint8_t)n;
-	return n + 2;
-}
-
-static void tcp_takes_pipelined_and_split_queries(void **state)
-{
-	uint8_t buf[1024];
-	int fd = client(SOCK_STREAM);
-	size_t n = add_stream(buf, 1, "many.example");
-	unsigned seen = 0;
-
-	n += add_stream(buf + n, 2, "secret.example");
-	n += add_stream(buf + n, 3, "chain.example");
-	for (size_t i = 0; i < n; i++) { /* byte by byte */
-		assert_int_equal(send(fd, buf + i, 1, 0), 1);
-		uv_run(&loop, UV_RUN_NOWAIT);
-	}
-	for (int i = 0; i < 3; i++) {
-		take_stream(fd);
-		seen |= 1u << ns_msg_id(parsed);
-		if (ns_msg_id(parsed) == 1)
-			assert_int_equal(answers(), 64);
-		if (ns_msg_id(parsed) == 2)
-			assert_int_equal(rcode(), LAT_DNS_REFUSED);
-	}
-	assert_int_equal(seen, 14);
-	assert_true(saw.tcp);
-	close(fd);
-}
-
-static void tcp_answers_what_was_asked_before_the_asker_closed_its_side(void **state)
-{
-	uint8_t buf[64 * 40];
-	int fd = client(SOCK_STREAM);
-	size_t n = 0;
-
-	for (uint16_t i = 0; i < 50; i++) /* more than may be open at once */
-		n += add_stream(buf + n, i, "backwards.example");
-	assert_int_equal(send(fd, buf, n, 0), n);
-	shutdown(fd, SHUT_WR);
-	for (int i = 0; i < 50; i++)
-		take_stream(fd);
-	await(fd);
-	assert_int_equal(recv(fd, buf, 1, 0), 0);
-	close(fd);
-}
-
-static void tcp_limit_of_open_queries_holds_without_a_stall(void **state)
-{
-	uint8_t buf[64 * 40];
-	int fd = client(SOCK_STREAM);
-	size_t n = 0;
-
-	memset(&saw, 0, sizeof(saw));
-	for (uint16_t i = 0; i < 40; i++)
-		n += add_stream(buf + n, i, "wait.example");
-	assert_int_equal(send(fd, buf, n, 0), n);
-	while (saw.judged < 32)
-		uv_run(&loop, UV_RUN_ONCE);
-	for (int i = 0; i < 20; i++)
-		uv_run(&loop, UV_RUN_NOWAIT);
-	assert_int_equal(saw.judged, 32);
-	for (uint64_t id = saw.waiting - 31, i = 0; i < 40; i++)
-		lat_dns_answer(dns, id + i, false, false);
-	for (int i = 0; i < 40; i++)
-		take_stream(fd);
-	close(fd);
-}
-
-static void tcp_garbage_closes_the_connection(void **state)
-{
-	static const uint8_t long_one[] = {0xff, 0xff, 1, 2, 3};
-	static const uint8_t none[] = {0, 0};
-	static const uint8_t an_answer[] = {0, 12, 9, 9, 0x81, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-	const struct {
-		const uint8_t *b;
-		size_t n;
-	} bad[] = {{long_one, sizeof(long_one)}, {none, 2}, {an_answer, sizeof(an_answer)}};
-
-	for (size_t i = 0; i < 3; i++) {
-		int fd = client(SOCK_STREAM);
-
-		send(fd, bad[i].b, bad[i].n, 0);
-		await(fd);
-		assert_true(recv(fd, reply, 1, 0) <= 0);
-		close(fd);
-	}
-}
-
-static void tcp_idle_connections_end_and_make_room(void **state)
-{
-	int fds[100];
-	uint8_t buf[600];
-	int fd;
-
-	for (int i = 0; i < 100; i++) {
-		fds[i] = client(SOCK_STREAM);
-		uv_run(&loop, UV_RUN_NOWAIT);
-	}
-	send(fds[99], buf, add_stream(buf, 9, "plain.example"), 0); /* the last comer is served */
-	take_stream(fds[99]);
-	await(fds[0]); /* the first, quiet, had to go */
-	assert_int_equal(recv(fds[0], buf, 1, 0), 0);
-	lat_dns_tick(dns, lat_now_ns() + 60 * LAT_NS_PER_SEC);
-	await(fds[99]);
-	assert_int_equal(recv(fds[99], buf, 1, 0), 0);
-	for (int i = 0; i < 100; i++)
-		close(fds[i]);
-	fd = client(SOCK_STREAM); /* goes away with a question open: nothing is pinned for it */
-	memset(&saw, 0, sizeof(saw));
-	send(fd, buf, add_stream(buf, 9, "plain.wait.example"), 0);
-	while (!saw.waiting)
-		uv_run(&loop, UV_RUN_ONCE);
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(fd);
-	uv_run(&loop, UV_RUN_ONCE);
-	lat_dns_answer(dns, saw.waiting, true, false);
-	while (!saw.answered)
-		uv_run(&loop, UV_RUN_ONCE);
-	assert_int_equal(saw.pins, 0);
-}
-
 static void too_many_open_questions_are_told_so(void **state)
 {
 	uint8_t msg[600];
@@ -649,19 +327,6 @@ static void too_many_open_questions_are_told_so(void **state)
 	close(other);
 }
 
-static void start(void)
-{
-	struct lat_dns_options options = {.poller = poller,
-		.resolver = resolver,
-		.hooks = &hooks,
-		.udp = server_udp,
-		.tcp = server_tcp,
-		.grace_s = 15};
-
-	if (lat_dns_new(&options, &dns) < 0)
-		exit(1);
-}
-
 static void free_leaves_nothing_open(void **state)
 {
 	uint8_t msg[600];
@@ -681,9 +346,9 @@ static void free_leaves_nothing_open(void **state)
 	assert_int_equal(answers(), 1);
 }
 
-int main(void)
+static int tests(void)
 {
-	const struct CMUnitTest tests[] = {
+	const struct CMUnitTest list[] = {
 		cmocka_unit_test(allowed_name_is_answered_and_pinned_before_the_answer_leaves),
 		cmocka_unit_test(refused_name_never_leaves),
 		cmocka_unit_test(stub_that_ignores_refused_is_told_by_nxdomain_too),
@@ -703,34 +368,14 @@ int main(void)
 		cmocka_unit_test(slow_name_delays_no_other),
 		cmocka_unit_test(cut_answer_carries_and_pins_what_fits),
 		cmocka_unit_test(garbage_is_answered_as_such_or_not_at_all),
-		cmocka_unit_test(tcp_takes_pipelined_and_split_queries),
-		cmocka_unit_test(tcp_answers_what_was_asked_before_the_asker_closed_its_side),
-		cmocka_unit_test(tcp_limit_of_open_queries_holds_without_a_stall),
-		cmocka_unit_test(tcp_garbage_closes_the_connection),
-		cmocka_unit_test(tcp_idle_connections_end_and_make_room),
 		cmocka_unit_test(too_many_open_questions_are_told_so),
 		cmocka_unit_test(free_leaves_nothing_open),
 	};
-	int failed;
 
-	enter_namespaces();
-	upstream_start(&upstream);
-	server_udp = bound(SOCK_DGRAM, "127.0.0.53");
-	server_tcp = bound(SOCK_STREAM, "127.0.0.53");
-	uv_loop_init(&loop);
-	if (lat_poller_new(&poller) < 0 || lat_resolver_new(&loop, &resolver) < 0)
-		return 1;
-	uv_poll_init(&loop, &watch, lat_poller_fd(poller));
-	uv_poll_start(&watch, UV_READABLE, on_poller);
-	listen(server_tcp, 128); /* connects come before the loop turns */
-	start();
-	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	lat_dns_free(dns);
-	lat_resolver_free(resolver);
-	uv_close((uv_handle_t *)&watch, NULL);
-	uv_run(&loop, UV_RUN_DEFAULT);
-	failed += uv_loop_close(&loop) != 0;
-	lat_poller_free(poller);
-	upstream_stop(&upstream);
-	return failed;
+	return cmocka_run_group_tests(list, NULL, NULL);
+}
+
+int main(void)
+{
+	return with_server(tests);
 }

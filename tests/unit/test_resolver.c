@@ -142,6 +142,31 @@ static void forged_answer_with_another_id_is_ignored(void **state)
 	assert_string_equal(text(&got, 0), "203.0.113.7");
 }
 
+static void answer_without_the_case_that_was_asked_is_not_believed(void **state)
+{
+	struct got got = ask("folding.example", 4);
+
+	assert_int_equal(got.result.addr_count, 1);
+	assert_string_equal(text(&got, 0), "203.0.113.8"); /* the one over TCP */
+}
+
+static void every_question_has_its_own_case(void **state)
+{
+	size_t seen = strlen(upstream.seen), same = 0;
+	const char name[] = "a.rather.long.name.for.letters.example";
+	char *first, *next;
+
+	for (int i = 0; i < 3; i++)
+		ask(name, 4);
+	first = upstream.seen + seen;
+	for (int i = 1; i < 3; i++) {
+		next = first + (sizeof(name) + 2) * (size_t)i;
+		same += memcmp(first, next, sizeof(name) - 1) == 0;
+		assert_int_equal(strncasecmp(first, next, sizeof(name) - 1), 0);
+	}
+	assert_int_equal(same, 0);
+}
+
 static void search_domains_are_not_tried(void **state)
 {
 	ask("nx", 4);
@@ -215,6 +240,8 @@ int main(void)
 		cmocka_unit_test(truncated_answer_is_fetched_over_tcp),
 		cmocka_unit_test(answer_of_64_kib_is_read_and_bounded),
 		cmocka_unit_test(forged_answer_with_another_id_is_ignored),
+		cmocka_unit_test(answer_without_the_case_that_was_asked_is_not_believed),
+		cmocka_unit_test(every_question_has_its_own_case),
 		cmocka_unit_test(search_domains_are_not_tried),
 		cmocka_unit_test(silence_ends_in_time_and_delays_nobody),
 		cmocka_unit_test(follows_the_hosts_resolv_conf),
