@@ -26,25 +26,15 @@ static bool is_inside(const struct lat_flow *f)
 	       lat_addr_equal(&f->remote, &own4) || lat_addr_equal(&f->remote, &own6);
 }
 
-static void notice(struct lat_run *run, const struct lat_record *r)
+static void notice(const struct lat_record *r)
 {
-	char end[LAT_ENDPOINT_TEXT], proto[4], rule[400], what[700];
-	const char *p = lat_proto_name(r->flow.proto, proto);
+	bool quoted = r->kind == LAT_RECORD_VERDICT && r->text[0];
+	char rule[400], what[700];
 
-	if (r->kind == LAT_RECORD_UNIX)
-		snprintf(what, sizeof(what), "unix %s", r->text);
-	else if (r->kind == LAT_RECORD_DNS)
-		snprintf(what, sizeof(what), "dns %s", r->name);
-	else
-		snprintf(what, sizeof(what), "%s %s%s%s%s", p,
-			lat_endpoint_format(&r->flow.remote, r->flow.dport, end, sizeof(end)),
-			r->name[0] ? " (" : "", r->name, r->name[0] ? ")" : "");
+	lat_summary_describe(r, what, sizeof(what));
 	lat_summary_suggest(r, rule, sizeof(rule));
 	fprintf(stderr, "lattice: denied %s, %s%s%s%s; to allow: %s\n", what, r->where[0] ? r->where : "default",
-		r->kind == LAT_RECORD_VERDICT && r->text[0] ? " \"" : "",
-		r->kind == LAT_RECORD_VERDICT ? r->text : "",
-		r->kind == LAT_RECORD_VERDICT && r->text[0] ? "\"" : "", rule);
-	(void)run;
+		quoted ? " \"" : "", quoted ? r->text : "", quoted ? "\"" : "", rule);
 }
 
 void lat_run_emit(struct lat_run *run, struct lat_record *r)
@@ -57,7 +47,7 @@ void lat_run_emit(struct lat_run *run, struct lat_record *r)
 	    (r->kind == LAT_RECORD_DNS && r->action == LAT_ACTION_DENY))
 		first = lat_summary_add(run->summary, r);
 	if (first && run->options->notices)
-		notice(run, r);
+		notice(r);
 	lat_audit_emit(run->audit, r);
 }
 

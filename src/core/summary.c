@@ -116,8 +116,9 @@ void lat_summary_suggest(const struct lat_record *r, char *buf, size_t size)
 		snprintf(buf, size, "allow \"%s to %s\"", p, host);
 }
 
-static void describe(const struct lat_record *r, char *buf, size_t size)
+void lat_summary_describe(const struct lat_record *r, char *buf, size_t size)
 {
+	bool ports = r->flow.proto == IPPROTO_TCP || r->flow.proto == IPPROTO_UDP;
 	char end[LAT_ENDPOINT_TEXT], proto[4];
 	const char *p = lat_proto_name(r->flow.proto, proto);
 
@@ -125,10 +126,12 @@ static void describe(const struct lat_record *r, char *buf, size_t size)
 		snprintf(buf, size, "unix %s", r->text);
 	else if (r->kind == LAT_RECORD_DNS)
 		snprintf(buf, size, "dns %s", r->name);
-	else if (r->name[0])
-		snprintf(buf, size, "%s %s:%u", p, r->name, r->flow.dport);
+	else if (ports)
+		snprintf(buf, size, "%s %s%s%s%s", p, lat_endpoint_format(&r->flow.remote, r->flow.dport, end, sizeof(end)),
+			r->name[0] ? " (" : "", r->name, r->name[0] ? ")" : "");
 	else
-		snprintf(buf, size, "%s %s", p, lat_endpoint_format(&r->flow.remote, r->flow.dport, end, sizeof(end)));
+		snprintf(buf, size, "%s %s%s%s%s", p, lat_addr_format(&r->flow.remote, end, sizeof(end)),
+			r->name[0] ? " (" : "", r->name, r->name[0] ? ")" : "");
 }
 
 static int by_denied(const void *a, const void *b)
@@ -171,14 +174,14 @@ void lat_summary_print(const struct lat_summary *s, FILE *out, uint64_t lost)
 	fputc('\n', out);
 	n = sorted(s, false, list);
 	for (size_t i = 0; i < n && i < SHOWN; i++) {
-		describe(&list[i]->sample, what, sizeof(what));
+		lat_summary_describe(&list[i]->sample, what, sizeof(what));
 		fprintf(out, "  allowed %6llu  %s\n", (unsigned long long)list[i]->allowed, what);
 	}
 	if (n > SHOWN)
 		fprintf(out, "  ... and %zu more allowed destinations\n", n - SHOWN);
 	n = sorted(s, true, list);
 	for (size_t i = 0; i < n && i < SHOWN; i++) {
-		describe(&list[i]->sample, what, sizeof(what));
+		lat_summary_describe(&list[i]->sample, what, sizeof(what));
 		lat_summary_suggest(&list[i]->sample, rule, sizeof(rule));
 		fprintf(out, "  denied  %6llu  %s  (%s)  to allow: %s\n", (unsigned long long)list[i]->denied, what,
 			list[i]->sample.where[0] ? list[i]->sample.where : "default", rule);
@@ -197,7 +200,7 @@ static json_t *destinations(const struct lat_summary *s, bool denied)
 	for (size_t i = 0; i < n; i++) {
 		json_t *row;
 
-		describe(&list[i]->sample, what, sizeof(what));
+		lat_summary_describe(&list[i]->sample, what, sizeof(what));
 		lat_summary_suggest(&list[i]->sample, rule, sizeof(rule));
 		row = json_pack("{s:s, s:I, s:s}", "destination", what, "count",
 			(json_int_t)(denied ? list[i]->denied : list[i]->allowed), "where",
