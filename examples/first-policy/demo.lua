@@ -82,14 +82,10 @@ local function start(command, arguments)
   return child
 end
 
--- The policy, with `second` ("deny" or "allow") as the action of its last rule.
-local function write_policy(open, second, other)
-  local text = ([[
-policy "first"
-default "deny"
-allow "tcp to host port %s"
-%s "tcp to host port %s"
-]]):format(open, second, other)
+-- The policy allows both ports; the line above that, while it is there, denies the second.
+local function write_policy(open, closed, denied)
+  local deny = denied and ('deny "tcp to host port %s"\n'):format(closed) or ""
+  local text = ('policy "first"\ndefault "deny"\n%sallow "tcp to host port %s, %s"\n'):format(deny, open, closed)
   local file = assert(io.open(policy, "w"))
   file:write(text)
   file:close()
@@ -122,9 +118,9 @@ local function demo()
   start("lua5.4", { here .. "/server.lua", "127.0.0.1", "0", "0" })
   local open, closed = wait("the servers"):match("^(%d+) (%d+)$")
   say("Two servers of this host listen on the ports ", open, " and ", closed, ". The policy:")
-  write_policy(open, "deny", closed)
+  write_policy(open, closed, true)
   say("lattice run --policy first.lua -- lua5.4 client.lua")
-  local program = start(lattice, { "run", "--policy", policy, "--", "lua5.4", here .. "/client.lua" })
+  local program = start(lattice, { "run", "-v", "--policy", policy, "--", "lua5.4", here .. "/client.lua" })
 
   local good, line = try(program, open)
   show(open, good, line)
@@ -133,8 +129,8 @@ local function demo()
   show(closed, good, line)
   if good then fail("the policy denies port ", closed) end
 
-  say("The policy is edited, and the supervisor gets SIGHUP:")
-  write_policy(open, "allow", closed)
+  say("The line with deny is taken out, and the supervisor gets SIGHUP:")
+  write_policy(open, closed, false)
   program.handle:kill("sighup")
   local give_up = uv.now() + patience
   repeat
