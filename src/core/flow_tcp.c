@@ -97,11 +97,22 @@ static void outer_ready(struct lat_poll_item *item, uint32_t events)
 		dial_failed(c, err);
 }
 
-/* A congestion control that paces its packets by timers only slows a path that has no network in it. Reno is always there
- * and open to everybody. */
-static void dont_pace(int fd)
+/* Not in every libc's headers; since Linux 6.16. */
+#ifndef TCP_DELACK_MAX_US
+#define TCP_DELACK_MAX_US 46
+#endif
+
+/* Tunes one end of a connection that never leaves the host. A congestion control that paces its packets by timers only slows
+ * it (reno is always there and open to everybody). And an ACK at once for each message is a packet too many where the answer
+ * carries it anyway; but only if it can wait for two ticks at most, for a writer may wait for it before it sends on. */
+static void tune_near(const struct lat_flows *f, int fd)
 {
-	setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno"));
+	int off = 0;
+
+	if (f->paced)
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno"));
+	if (f->delack_us && setsockopt(fd, IPPROTO_TCP, TCP_DELACK_MAX_US, &f->delack_us, sizeof(f->delack_us)) == 0)
+		setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
 }
 
 static void refuse_full(struct lat_conn *c, int err)
@@ -128,8 +139,8 @@ void lat_tcp_dial(struct lat_conn *c)
 	}
 	out->fd = fd;
 	out->ready = outer_ready;
-	if (f->paced && lat_addr_is_loopback(&flow->remote))
-		dont_pace(fd);
+	if (lat_addr_is_loopback(&flow->remote))
+		tune_near(f, fd);
 	if (connect(fd, (struct sockaddr *)&to, len) < 0 && errno != EINPROGRESS) {
 		dial_failed(c, errno);
 		return;
@@ -259,25 +270,38 @@ void lat_tcp_tick(struct lat_conn *c)
 	lat_relay_relax(&c->relay);
 }
 
-static bool default_paces(int fd)
+/* Of new sockets outside. */
+static bool default_paces(void)
 {
+	lat_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	char name[16] = "";
 	socklen_t len = sizeof(name) - 1;
 
-	return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) == 0 && strncmp(name, "bbr", 3) == 0;
+	return fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) == 0 && strncmp(name, "bbr", 3) == 0;
+}
+
+/* The shortest delay of an ACK that the kernel takes: two ticks of its clock, whatever that is here. 0: it has no such
+ * option. */
+static int shortest_delack(int fd)
+{
+	static const int candidates[] = { 2000, 8000, 20000 };
+
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(candidates); i++)
+		if (setsockopt(fd, IPPROTO_TCP, TCP_DELACK_MAX_US, &candidates[i], sizeof(int)) == 0)
+			return candidates[i];
+	return 0;
 }
 
 int lat_tcp_listener_open(struct lat_flows *f, int fd)
 {
 	int on = 1;
 
-	f->paced = default_paces(fd);
-	if (f->paced)
-		dont_pace(fd);
-
-	/* Accepted sockets inherit it. */
+	/* Accepted sockets inherit all this. */
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
 		return -errno;
+	f->paced = default_paces();
+	f->delack_us = shortest_delack(fd);
+	tune_near(f, fd);
 	f->listener_item = (struct lat_poll_item){ .fd = fd, .ready = listener_ready };
 	return lat_poller_add(f->poller, &f->listener_item, EPOLLIN);
 }
