@@ -3,6 +3,7 @@
 #include "launcher/setup.h"
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -102,6 +103,26 @@ static void replace_sockets(void)
 	}
 }
 
+/* Is there a file of this name on PATH? execvpe says EACCES also for a folder on PATH that may not be searched. */
+static bool on_path(const char *name)
+{
+	const char *path = getenv("PATH");
+	char file[4096];
+	struct stat st;
+
+	if (strchr(name, '/'))
+		return true;
+	while (path && *path) {
+		int len = (int)strcspn(path, ":");
+
+		snprintf(file, sizeof(file), "%.*s/%s", len, path, name);
+		if (!stat(file, &st))
+			return true;
+		path += len + (path[len] == ':');
+	}
+	return false;
+}
+
 _Noreturn static void become(struct lat_setup *s)
 {
 	const char *name = s->spec->argv[0];
@@ -116,7 +137,7 @@ _Noreturn static void become(struct lat_setup *s)
 	}
 	restore_signals();
 	execvpe(name, s->spec->argv, environ);
-	r = -errno;
+	r = errno == EACCES && !on_path(name) ? -ENOENT : -errno;
 	lat_setup_fail(s, r, "%.200s", name);
 	s->failure.extra = r == -ENOENT || r == -ENOTDIR ? 127 : 126;
 	fail(s);
