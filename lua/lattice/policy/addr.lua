@@ -4,7 +4,7 @@ local M = {}
 
 local ult = math.ult
 
-local find, match, tointeger = string.find, string.match, math.tointeger
+local find, match, sub, tointeger = string.find, string.match, string.sub, math.tointeger
 
 local function parse4(text)
   local a, b, c, d = match(text, "^(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)%.(%d%d?%d?)$")
@@ -146,27 +146,29 @@ function M.mask(family, len)
 end
 
 --- Prefix text ("10.0.0.0/8" or an address) to numbers. On failure nil and one of "address",
---- "length", "host" (bits beyond the prefix), "mapped"; for "host" also the corrected text.
+--- "length", "host" (bits beyond the prefix), "mapped"; for "host" and "mapped" also the corrected text.
 ---@param text string
----@return table? prefix  { family, hi, lo, len }
----@return string? what
----@return string? fixed
+---@return integer? family
+---@return integer|string hi_or_what
+---@return integer|string|nil lo_or_fixed
+---@return integer? len
 function M.parse_prefix(text)
-  local head, len_text = match(text, "^([^/]*)/(.*)$")
-  local family, hi, lo = M.parse(head or text)
+  local slash = find(text, "/", 1, true)
+  local family, hi, lo = M.parse(slash and sub(text, 1, slash - 1) or text)
   if not family then return nil, "address" end
   if family == 6 and M.is_mapped(hi, lo) then return nil, "mapped", format4(lo & 0xffffffff) end
   local bits = family == 4 and 32 or 128
   local len = bits
-  if head then
+  if slash then
+    local len_text = sub(text, slash + 1)
     len = (find(len_text, "^[1-9]%d?%d?$") or len_text == "0") and tointeger(len_text)
     if not len or len > bits then return nil, "length" end
+    local mask_hi, mask_lo = M.mask(family, len)
+    if hi & mask_hi ~= hi or lo & mask_lo ~= lo then
+      return nil, "host", M.format(family, hi & mask_hi, lo & mask_lo) .. "/" .. len
+    end
   end
-  local mask_hi, mask_lo = M.mask(family, len)
-  if hi & mask_hi ~= hi or lo & mask_lo ~= lo then
-    return nil, "host", M.format(family, hi & mask_hi, lo & mask_lo) .. "/" .. len
-  end
-  return { family = family, hi = hi, lo = lo, len = len }
+  return family, hi, lo, len
 end
 
 local function above(hi_a, lo_a, hi_b, lo_b)

@@ -2,10 +2,12 @@
 -- place. A bad rule does not stop the others. Nothing here decides what a rule means; see lower.lua.
 local dest = require("lattice.policy.dest")
 local grammar = require("lattice.policy.grammar")
-local suggest = require("lattice.policy.suggest")
+local options = require("lattice.policy.options")
 local terms = require("lattice.policy.terms")
 
 local M = {}
+
+local find = string.find
 
 ---@class lattice.policy.Checker
 ---@field problems lattice.policy.Problems
@@ -18,76 +20,12 @@ Checker.__index = Checker
 ---@param sets table<string, table>
 ---@return lattice.policy.Checker
 function M.new(problems, sets)
-  return setmetatable({ problems = problems, sets = sets, proto_cache = {}, port_cache = {} }, Checker)
-end
-
-
-local function text_option(value)
-  if type(value) ~= "string" or value == "" or #value > 200 or value:find("%c") then return nil end
-  return value
-end
-
--- option -> { the field of the rule, reader, what is expected }
-local options = {
-  reason = { "reason", text_option, "one line of text, at most 200 characters" },
-  log = { "log", function(v) return type(v) == "boolean" end, "true or false" },
-  rate = { "rate", terms.rate, "new flows a second, such as 20 or \"20/s\"" },
-  ttl = { "ttl", terms.seconds, "a time such as \"30s\", \"10m\" or \"1h\"" },
-  private = { "private", function(v) return type(v) == "boolean" end, "true or false" },
-  errno = { "errno", function(v) return terms.errnos[v] and v end,
-    table.concat(suggest.keys(terms.errnos), ", ") },
-}
-local subject_keys = {
-  ["for"] = { "name", text_option, "the name of a sandbox" },
-  uid = { "uid", function(v)
-    return math.type(v) == "integer" and v >= 0 and v < 0xffffffff and v
-  end, "a user number" },
-  cgroup = { "cgroup", text_option, "a path below the cgroup root" },
-  exe = { "exe", function(v) return text_option(v) and v:sub(1, 1) == "/" and v end,
-    "an absolute path" },
-}
-local match_keys = { proto = true, to = true, from = true, port = true, dir = true }
-local table_keys = {}
-for _, keys in ipairs({ options, subject_keys, match_keys }) do
-  for key in pairs(keys) do table_keys[#table_keys + 1] = key end
-end
-table.sort(table_keys)
-
---- Reads reason, log, rate, ... of `given` into `rule`; false when one of them is wrong.
-local function read_options(given, rule, allowed, report)
-  local good = true
-  local function bad(key, problem)
-    good = false
-    report(problem, type(given[key]) == "string" and given[key] or tostring(key))
-  end
-  for _, key in ipairs(suggest.keys(given)) do
-    local value, known = given[key], options[key] or subject_keys[key]
-    if known then
-      local read = known[2](value)
-      if not read then
-        bad(key, { message = ("%s cannot be %s"):format(key, type(value) == "string"
-          and ("'%s'"):format(value) or tostring(value)), expected = known[3] })
-      elseif subject_keys[key] then
-        rule.subject = rule.subject or {}
-        rule.subject[known[1]] = read
-      else
-        rule[known[1]] = type(value) == "boolean" and value or read
-        if value == false then rule[known[1]] = false end
-      end
-    elseif not allowed[key] then
-      good = false
-      local message = match_keys[key] and "'%s' belongs into the rule text" or "unknown key '%s'"
-      report({ message = message:format(key), suggestion = suggest.nearest(key, table_keys) }, key)
-    end
-  end
-  for key in pairs(given) do
-    if type(key) ~= "string" then
-      good = false
-      report({ message = "a rule's table has named fields only", expected = "such as to = \"...\"" })
-      break
-    end
-  end
-  return good
+  local self = setmetatable({
+    problems = problems, sets = sets, proto_cache = {}, port_cache = {}, raw = nil,
+  }, Checker)
+  -- reports a problem of the rule in hand
+  function self.report(problem, text) problems:report(self.raw.source, self.raw.line, problem, text) end
+  return self
 end
 
 -- Lists are resolved once for each text that occurs: `cache` keeps what had no problem.
@@ -145,18 +83,24 @@ function Checker:set_items(name, trail)
   return set.items
 end
 
-function Checker:dests(items, report)
+--- One destination; nil after its problem was reported.
+function Checker:dest(text, pos, raw)
+  local item, problem = dest.classify(text, self.sets)
+  if not item then
+    problem.pos = pos + (problem.at or 1) - 1
+    self.report(problem, raw)
+  elseif item.kind == "set" then
+    item.items = self:set_items(item.set)
+  end
+  return item
+end
+
+function Checker:dests(items)
   local list, good = {}, true
   for _, given in ipairs(items) do
-    local item, problem = dest.classify(given.text, self.sets)
-    if item then
-      if item.kind == "set" then item.items = self:set_items(item.set) end
-      list[#list + 1] = item
-    else
-      good = false
-      problem.pos = given.pos + (problem.at or 1) - 1
-      report(problem, given.raw)
-    end
+    local item = self:dest(given.text, given.pos, given.raw)
+    list[#list + 1] = item
+    good = good and item ~= nil
   end
   return good, list
 end
@@ -177,11 +121,11 @@ local function read_ports(items, report)
 end
 
 --- Only some protocols have ports.
-local function check_ported(protos, item, report)
-  for _, proto in ipairs(protos or {}) do
+local function check_ported(protos, pos, raw, report)
+  for _, proto in ipairs(protos or NONE) do
     if not terms.with_ports[proto] then
       report({ message = ("%s has no ports"):format(terms.proto_names[proto] or "protocol " .. proto),
-        expected = "'port' only with tcp, udp or any", pos = item.pos }, item.raw)
+        expected = "'port' only with tcp, udp or any", pos = pos }, raw)
       return false
     end
   end
@@ -218,7 +162,8 @@ local function cached(cache, read, text, pos, raw, report)
   return good, value
 end
 
-function Checker:rule_text(text, rule, report)
+function Checker:rule_text(text, raw)
+  local report = self.report
   local tree, err = grammar.rule(text)
   if not tree then
     local action, rest = text:match("^%s*(%a+)%s+(.*)$")
@@ -227,21 +172,30 @@ function Checker:rule_text(text, rule, report)
         suggestion = ("%s \"%s\""):format(action:lower(), rest), pos = text:find("%S") }
     end
     report(err, text)
-    return false
+    return nil
   end
-  rule.dir = tree.dir or "out"
-  if not check_way(rule.dir, tree.way, tree.way_pos, text, report) then return false end
+  local dir = tree.dir or "out"
+  if not check_way(dir, tree.way, tree.way_pos, text, report) then return nil end
   local good_protos, protos = cached(self.proto_cache, read_protos, tree.protos, tree.protos_pos, text, report)
-  local good_dests, dests = self:dests(split(tree.dests, tree.dests_pos, text), report)
-  local good_ports = true
-  rule.protos, rule.dests = protos, dests
-  if tree.ports then
-    good_ports, rule.ports = cached(self.port_cache, read_ports, tree.ports, tree.ports_pos, text, report)
-    local place = { pos = tree.ports_pos, raw = text }
-    if good_protos and not check_ported(rule.protos, place, report) then return false end
+  local good_dests, dests
+  if find(tree.dests, ",", 1, true) then
+    good_dests, dests = self:dests(split(tree.dests, tree.dests_pos, text))
+  else -- most rules
+    local item = self:dest(tree.dests, tree.dests_pos, text)
+    good_dests, dests = item ~= nil, { item }
   end
-  if tree.subject then rule.subject = { name = tree.subject.text } end
-  return good_protos and good_dests and good_ports
+  local good_ports, ports = true, nil
+  if tree.ports then
+    good_ports, ports = cached(self.port_cache, read_ports, tree.ports, tree.ports_pos, text, report)
+    if good_protos and not check_ported(protos, tree.ports_pos, text, report) then return nil end
+  end
+  if not (good_protos and good_dests and good_ports) then return nil end
+  local rule = {
+    action = raw.action, source = raw.source, line = raw.line, dir = dir, protos = protos, dests = dests,
+    ports = ports,
+  }
+  if tree.subject then rule.subject = { name = tree.subject } end
+  return rule
 end
 
 --- A field of the table form as items: a string with commas, a number, or a list of those.
@@ -270,8 +224,9 @@ local function field_items(key, value, report)
   return list
 end
 
-function Checker:rule_table(given, rule, report)
-  local good = read_options(given, rule, match_keys, report)
+function Checker:rule_table(given, rule)
+  local report = self.report
+  local good = options.read(given, rule, options.match_keys, report)
   local way = given.to ~= nil and "to" or "from"
   if given.to == nil and given.from == nil or given.to ~= nil and given.from ~= nil then
     report({ message = given.to and "a rule has 'to' or 'from', not both" or "the rule names no place",
@@ -292,10 +247,10 @@ function Checker:rule_table(given, rule, report)
   local dests = field_items(way, given[way], report)
   local good_protos, good_dests, good_ports = protos ~= nil, dests ~= nil, true
   if protos then good_protos, rule.protos = read_protos(protos, report) end
-  if dests then good_dests, rule.dests = self:dests(dests, report) end
+  if dests then good_dests, rule.dests = self:dests(dests) end
   if given.port ~= nil then
     local ports = field_items("port", given.port, report)
-    good_ports = ports ~= nil and check_ported(rule.protos, ports[1], report)
+    good_ports = ports ~= nil and check_ported(rule.protos, ports[1].pos, ports[1].raw, report)
     if good_ports then good_ports, rule.ports = read_ports(ports, report) end
   end
   return good and good_protos and good_dests and good_ports
@@ -305,19 +260,19 @@ end
 ---@param raw table
 ---@return table? rule
 function Checker:rule(raw)
-  local rule = { action = raw.action, source = raw.source, line = raw.line }
-  local function report(problem, text) self.problems:report(raw.source, raw.line, problem, text) end
+  self.raw = raw
   if type(raw.arg) == "string" then
-    local good = self:rule_text(raw.arg, rule, report)
-    if raw.options and not read_options(raw.options, rule, {}, report) then good = false end
-    rule.raw = raw.arg
+    local rule = self:rule_text(raw.arg, raw)
+    if not raw.options then return rule end
+    local good = options.read(raw.options, rule or {}, NONE, self.report)
     return good and rule or nil
   end
   if raw.options then
-    report({ message = "the table form takes its options in the table" })
+    self.report({ message = "the table form takes its options in the table" })
     return nil
   end
-  return self:rule_table(raw.arg, rule, report) and rule or nil
+  local rule = { action = raw.action, source = raw.source, line = raw.line }
+  return self:rule_table(raw.arg, rule) and rule or nil
 end
 
 return M

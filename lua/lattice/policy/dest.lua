@@ -25,16 +25,17 @@ local function problem(message, expected, suggestion, at)
 end
 
 local function prefix(text)
-  local p, what, fixed = addr.parse_prefix(text)
-  if p then
+  local family, hi, lo, len = addr.parse_prefix(text)
+  if family then
     -- the strict form of an IPv4 address is also the canonical one
-    local plain = p.family == 4 and match(text, "^[^/]*") or addr.format(6, p.hi, p.lo)
-    local full = p.len == (p.family == 4 and 32 or 128)
+    local plain = family == 6 and addr.format(6, hi, lo) or match(text, "^[^/]*")
+    local full = len == (family == 4 and 32 or 128)
     return {
-      kind = "prefix", text = full and plain or plain .. "/" .. p.len,
-      prefixes = { { family = p.family, addr = plain, len = p.len } },
+      kind = "prefix", text = full and plain or plain .. "/" .. len,
+      prefixes = { { family = family, addr = plain, len = len } },
     }
   end
+  local what, fixed = hi, lo
   if what == "mapped" then
     return problem("a v4-mapped IPv6 address: write it as IPv4", nil, fixed)
   elseif what == "host" then

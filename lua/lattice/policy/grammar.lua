@@ -11,7 +11,7 @@ local lpeg = require("lpeg")
 local suggest = require("lattice.policy.suggest")
 
 local P, S, R, C = lpeg.P, lpeg.S, lpeg.R, lpeg.C
-local Cg, Ct, Cp = lpeg.Cg, lpeg.Ct, lpeg.Cp
+local Cc, Cp = lpeg.Cc, lpeg.Cp
 
 local M = {}
 
@@ -32,43 +32,43 @@ local keyword = word("to") + word("from") + word("port") + word("for") + word("a
 local item = (1 - space - P(",")) ^ 1
 local proto = item - keyword
 
--- One or more, separated by commas, as the fields NAME (text) and NAME_pos.
-local function list(name, one, what)
+-- One or more, separated by commas: its position and its text.
+local function list(one, what)
   one = expect(one, what)
-  return Cg(Cp(), name .. "_pos") * Cg(C(one * (ws * P(",") * ws * one) ^ 0), name)
+  return Cp() * C(one * (ws * P(",") * ws * one) ^ 0)
 end
 
+local nothing = Cc(false)
 local way_words = { "to", "from" }
-local direction = Cg(Cp(), "dir_pos") * Cg(C(word("in") + word("out")), "dir") * ws
-local way = Cg(Cp(), "way_pos") * Cg(C(word("to") + word("from")), "way")
-local quoted = P('"') * C((1 - S('"')) ^ 1) * P('"') + P("'") * C((1 - S("'")) ^ 1) * P("'")
-local subject = word("for") * ws
-  * Cg(Ct(Cg(Cp(), "pos") * expect(quoted + C((1 - space - S("\"',")) ^ 1), "a sandbox name")
-    * Cg(Cp(), "stop")), "subject")
-local port_list = word("port") * ws * list("ports", item, "a port")
+local direction = C(word("in") + word("out")) * ws + nothing
+local way = Cp() * C(word("to") + word("from"))
+local quoted = P('"') * (1 - S('"')) ^ 1 * P('"') + P("'") * (1 - S("'")) ^ 1 * P("'")
+local subject = ws * word("for") * ws * Cp()
+  * expect(quoted + (1 - space - S("\"',")) ^ 1, "a sandbox name") * Cp() + nothing * nothing
+local ports = ws * word("port") * ws * list(item, "a port") + nothing * nothing
 local dest = item - (word("port") + word("for"))
 local dest_words = "an address, a prefix, a name or any, host, mesh"
 
-local rule = Ct(ws * direction ^ -1
-  * list("protos", proto, "a protocol: tcp, udp, icmp, icmpv6, any or a number") * ws
-  * expect(way, "'to' or 'from'", way_words) * ws * list("dests", dest, dest_words)
-  * (ws * port_list) ^ -1 * (ws * subject) ^ -1
-  * ws * expect(P(-1), "',', 'port', 'for' or the end of the rule", { "port", "for" }))
+local rule = ws * direction
+  * list(proto, "a protocol: tcp, udp, icmp, icmpv6, any or a number") * ws
+  * expect(way, "'to' or 'from'", way_words) * ws * list(dest, dest_words) * ports * subject
+  * ws * expect(P(-1), "',', 'port', 'for' or the end of the rule", { "port", "for" })
 
 local flow_dest = item - (word("port") + word("at"))
-local flow = Ct(ws * direction ^ -1 * list("protos", proto, "a protocol") * ws
-  * expect(way, "'to' or 'from'", way_words) * ws
-  * list("dests", flow_dest, "an address or a name")
-  * (ws * word("at") * ws * Cg(Cp(), "at_pos") * Cg(C(expect(item, "an address")), "at")) ^ -1
-  * (ws * port_list) ^ -1
-  * ws * expect(P(-1), "'port', 'at' or the end of the flow", { "port", "at" }))
+local at_address = ws * word("at") * ws * Cp() * C(expect(item, "an address")) + nothing * nothing
+local flow = ws * direction * list(proto, "a protocol") * ws
+  * expect(way, "'to' or 'from'", way_words) * ws * list(flow_dest, "an address or a name") * at_address * ports
+  * ws * expect(P(-1), "'port', 'at' or the end of the flow", { "port", "at" })
 
-local items = Ct(ws * list("items", item, "a word") * ws * expect(P(-1), "',' or the end"))
+local items = ws * list(item, "a word") * ws * expect(P(-1), "',' or the end")
 
-local function run(pattern, text, kind)
-  local state = { at = 0 }
+local state = {} -- of the match that runs: matches do not nest
+
+--- The captures, or nil and, as the second value, what is wrong.
+local function run(pattern, text, kind, fill)
+  state.at = 0
   local folded = text:lower()
-  local tree = pattern:match(folded, 1, state)
+  local tree = fill(pattern:match(folded, 1, state))
   if tree then return tree end
   local found = folded:match("^[^%s,]+", state.at)
   local message
@@ -85,31 +85,53 @@ local function run(pattern, text, kind)
   }
 end
 
---- Parses a rule string (without its action). Texts are folded; lists: see split.
+local function fill_rule(dir, protos_pos, protos, way_pos, way_word, dests_pos, dests, ports_pos, port_text,
+    subject_pos, subject_stop)
+  if dir == nil then return nil end
+  return {
+    dir = dir, protos_pos = protos_pos, protos = protos, way_pos = way_pos, way = way_word,
+    dests_pos = dests_pos, dests = dests, ports_pos = ports_pos, ports = port_text,
+    subject = subject_pos, subject_stop = subject_stop,
+  }
+end
+
+local function fill_flow(dir, protos_pos, protos, way_pos, way_word, dests_pos, dests, at_pos, at_text, ports_pos,
+    port_text)
+  if dir == nil then return nil end
+  return {
+    dir = dir, protos_pos = protos_pos, protos = protos, way_pos = way_pos, way = way_word,
+    dests_pos = dests_pos, dests = dests, at_pos = at_pos, at = at_text, ports_pos = ports_pos,
+    ports = port_text,
+  }
+end
+
+local function fill_items(pos, text) return pos and { items_pos = pos, items = text } end
+
+--- Parses a rule string (without its action). Texts are folded; lists: see split. What is not there is false.
 ---@param text string
----@return table? tree  { dir?, protos, protos_pos, way, way_pos, dests, dests_pos, ports?, ports_pos?, subject? }
+---@return table? tree  { dir, protos, protos_pos, way, way_pos, dests, dests_pos, ports, ports_pos, subject }
 ---@return table? err  { pos, message, expected, suggestion }
 function M.rule(text)
-  local tree, err = run(rule, text, "rule")
+  local tree, err = run(rule, text, "rule", fill_rule)
   if tree and tree.subject then
     -- names of sandboxes keep their case
-    local raw = text:sub(tree.subject.pos, tree.subject.stop - 1)
-    tree.subject = { pos = tree.subject.pos, text = raw:match("^[\"'](.*)[\"']$") or raw }
+    local raw = text:sub(tree.subject, tree.subject_stop - 1)
+    tree.subject = raw:match("^[\"'](.*)[\"']$") or raw
   end
   return tree, err
 end
 
 --- Parses a flow: one protocol, one far end (which the caller checks).
 ---@param text string
----@return table? tree  as of a rule; at?, at_pos? instead of a subject
+---@return table? tree  as of a rule; at, at_pos instead of a subject
 ---@return table? err
-function M.flow(text) return run(flow, text, "flow") end
+function M.flow(text) return run(flow, text, "flow", fill_flow) end
 
 --- Parses a comma-separated field of the table form.
 ---@param text string
 ---@return table? tree  { items, items_pos }
 ---@return table? err
-function M.list(text) return run(items, text, "list") end
+function M.list(text) return run(items, text, "list", fill_items) end
 
 --- The words of a list that was parsed, each with its position.
 ---@param list_text string

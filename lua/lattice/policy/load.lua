@@ -57,7 +57,7 @@ local function new_loader(opts)
     on_error = {},
   }, Loader)
   function self.place()
-    local source, line = self.guard:place(3)
+    local source, line = self.guard:place(4)
     if not source then source, line = self.guard:definition(self.guard.running) end
     return source, line
   end
@@ -215,7 +215,8 @@ end
 function Loader:lower_rules()
   local checker = check.new(self.problems, self.sets)
   local mesh, rules = mesh_prefixes(self.opts.mesh), {}
-  for _, raw in ipairs(self.rules) do
+  for i, raw in ipairs(self.rules) do
+    self.rules[i] = false -- not needed any more: a hundred thousand of them are memory
     local checked = checker:rule(raw)
     if checked then rules[#rules + 1] = lower.rule(checked, #rules + 1, mesh) end
     if checked and checked.subject then

@@ -14,12 +14,18 @@ local function protos_text(protos)
   return concat(parts, ", ")
 end
 
+local known_ports = setmetatable({}, { __mode = "k" }) -- rules share their port lists
+
 local function ports_text(ports)
+  local known = known_ports[ports]
+  if known then return known end
   local parts = {}
   for i, range in ipairs(ports) do
     parts[i] = range[1] == range[2] and tostring(range[1]) or range[1] .. "-" .. range[2]
   end
-  return concat(parts, ", ")
+  known = " port " .. concat(parts, ", ")
+  known_ports[ports] = known
+  return known
 end
 
 local function prefix_text(p)
@@ -38,35 +44,22 @@ local function places(rule)
   return concat(parts, ", ")
 end
 
---- The match part of a rule: what stands inside the quotes of a policy line.
----@param rule table
----@param items? table[]  checked items; default: the rule's prefixes and names
----@return string
-function M.match(rule, items)
-  local place
-  if not items then
-    place = places(rule)
-  elseif not items[2] then
-    place = items[1].text
-  else
-    local parts = {}
-    for i, item in ipairs(items) do parts[i] = item.text end
-    place = concat(parts, ", ")
-  end
-  local head = rule.dir == "in" and "in " or ""
-  local way = rule.dir == "in" and " from " or " to "
-  local text = head .. protos_text(rule.protos) .. way .. place
-  if rule.ports then text = text .. " port " .. ports_text(rule.ports) end
-  if rule.subject and rule.subject.name then text = text .. " for '" .. rule.subject.name .. "'" end
-  return text
+local function item_texts(items)
+  if not items[2] then return items[1].text end
+  local parts = {}
+  for i, item in ipairs(items) do parts[i] = item.text end
+  return concat(parts, ", ")
 end
 
 --- The rule as a line of a policy, without its options: allow "tcp to 10.0.0.0/8 port 22"
 ---@param rule table
----@param items? table[]
+---@param items? table[]  checked items; default: the rule's prefixes and names
 ---@return string
 function M.line(rule, items)
-  return rule.action .. ' "' .. M.match(rule, items) .. '"'
+  local incoming, subject = rule.dir == "in", rule.subject and rule.subject.name
+  return rule.action .. (incoming and ' "in ' or ' "') .. protos_text(rule.protos)
+    .. (incoming and " from " or " to ") .. (items and item_texts(items) or places(rule))
+    .. (rule.ports and ports_text(rule.ports) or "") .. (subject and " for '" .. subject .. "'" or "") .. '"'
 end
 
 --- A flow as text, as flow.lua reads it.
