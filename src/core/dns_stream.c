@@ -10,11 +10,12 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define CONNS 64	    /* at once */
-#define OPEN 32		    /* unanswered queries of one connection: more wait unread */
-#define MESSAGE 2048	    /* longest query taken; an honest one is below 600 bytes */
-#define UNSENT (128u << 10) /* answers that a connection does not take: beyond this it is closed   \
-			     */
+#define CONNS 64     /* at once */
+#define OPEN 32	     /* unanswered queries of one connection: more wait unread */
+#define MESSAGE 2048 /* longest query taken; an honest one is below 600 bytes */
+#define UNSENT                                                                                     \
+	(128u << 10) /* answers that a connection does not take: beyond this it is closed          \
+		      */
 #define IDLE_S 10
 #define ACCEPTS 16 /* for each wake-up */
 
@@ -198,8 +199,14 @@ static void on_listener(struct lat_poll_item *item, uint32_t events)
 		int fd = accept4(item->fd, (struct sockaddr *)&from, &from_len,
 			SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-		if (fd < 0)
+		if (fd < 0) {
+			/* Without descriptors the listener would be ready for ever: wait for a
+			 * tick. */
+			if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+				errno == ENOMEM)
+				lat_poller_change(s->poller, item, 0);
 			return;
+		}
 		at = place(s);
 		c = at ? calloc(1, sizeof(*c)) : NULL;
 		if (!c) {
@@ -253,6 +260,7 @@ void lat_dns_streams_free(struct lat_dns_streams *s)
 
 void lat_dns_streams_tick(struct lat_dns_streams *s, uint64_t now_ns)
 {
+	lat_poller_change(s->poller, &s->item, EPOLLIN);
 	for (size_t i = 0; i < CONNS; i++) {
 		struct lat_dns_conn *c = s->conns[i];
 

@@ -25,7 +25,8 @@ int lat_dns_streams_new(struct lat_poller *poller, int listener,
 void lat_dns_streams_free(struct lat_dns_streams *streams);
 /* len 0: there is no answer to this message, close the connection. */
 void lat_dns_conn_answer(struct lat_dns_conn *conn, const uint8_t *msg, size_t len);
-/* Closes connections that have been idle too long. */
+/* Closes connections that have been idle too long, and listens again where descriptors had run out.
+ */
 void lat_dns_streams_tick(struct lat_dns_streams *streams, uint64_t now_ns);
 
 #endif

@@ -1,5 +1,6 @@
 /* The sandbox's DNS server over TCP: pipelines, pieces, limits, connections that end. */
 #include "support/dns_fixture.h"
+#include <sys/resource.h>
 
 static void tcp_takes_pipelined_and_split_queries(void **state)
 {
@@ -119,6 +120,28 @@ static void tcp_idle_connections_end_and_make_room(void **state)
 	assert_int_equal(saw.pins, 0);
 }
 
+static void tcp_does_not_spin_when_descriptors_run_out(void **state)
+{
+	struct rlimit had, none;
+	uint8_t buf[600];
+	int fd = client(SOCK_STREAM);
+	struct pollfd p = {lat_poller_fd(poller), POLLIN, 0};
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &had), 0);
+	none = had;
+	none.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(poll(&p, 1, 1000), 1);
+	uv_run(&loop, UV_RUN_NOWAIT);
+	assert_int_equal(poll(&p, 1, 0), 0); /* not ready again at once */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &had), 0);
+	lat_dns_tick(dns, lat_now_ns());
+	send(fd, buf, add_stream(buf, 9, "plain.example"), 0);
+	take_stream(fd);
+	assert_int_equal(answers(), 1);
+	close(fd);
+}
+
 static int tests(void)
 {
 	const struct CMUnitTest list[] = {
@@ -126,6 +149,7 @@ static int tests(void)
 		cmocka_unit_test(tcp_answers_what_was_asked_before_the_asker_closed_its_side),
 		cmocka_unit_test(tcp_limit_of_open_queries_holds_without_a_stall),
 		cmocka_unit_test(tcp_garbage_closes_the_connection),
+		cmocka_unit_test(tcp_does_not_spin_when_descriptors_run_out),
 		cmocka_unit_test(tcp_idle_connections_end_and_make_room),
 	};
 
