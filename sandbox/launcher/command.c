@@ -26,6 +26,10 @@ __attribute__((constructor)) static void remember_start(void)
 {
 	struct sigaction now;
 
+	/* A closed standard descriptor would become the first thing that we open, and go to the command. */
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			abort();
 	sigprocmask(SIG_SETMASK, NULL, &at_start.mask);
 	for (int sig = 1; sig < NSIG; sig++)
 		at_start.ignored[sig] = !sigaction(sig, NULL, &now) && now.sa_handler == SIG_IGN;

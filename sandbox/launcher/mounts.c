@@ -83,7 +83,7 @@ static int replace(struct lat_setup *s, const char *staged, const char *path, co
 	if (!r)
 		r = bind_over(staged, path);
 	if (r == -ENOENT) {
-		lat_setup_warn(s, "%s does not exist on this host: it cannot be replaced inside", path);
+		lat_setup_warn(s, "%s does not exist here and cannot be replaced: names may not resolve inside", path);
 		return 0;
 	}
 	return r ? lat_setup_fail(s, r, "mounts: replacing %s", path) : 0;

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define NONBLOCK (SOCK_NONBLOCK | SOCK_CLOEXEC)
-#define QUEUE_PACKETS 16384u
+#define QUEUE_PACKETS 4096u /* held at once; more are dropped. Each may be 64 KiB of the kernel's memory */
 #define BACKLOG 65535
 
 static int set(int fd, int level, int name, int value)

@@ -315,6 +315,20 @@ static int with_stdin(int fd, const char *arg)
 	return status;
 }
 
+static void a_closed_stdin_is_the_null_device(void **state)
+{
+	const char *const argv[] = { "sh", "-c", "exec \"$0\" --outside <&-", sandbox_self, NULL };
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		execvp(argv[0], (char *const *)argv);
+		_exit(99);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void sockets_of_the_host_do_not_come_in_as_stdin(void **state)
 {
 	int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), pair[2];
@@ -507,6 +521,7 @@ static int tests(void)
 		cmocka_unit_test(the_command_keeps_its_ids),
 		cmocka_unit_test(supplementary_groups_keep_their_rights),
 		cmocka_unit_test(inherited_descriptors_do_not_come_along),
+		cmocka_unit_test(a_closed_stdin_is_the_null_device),
 		cmocka_unit_test(sockets_of_the_host_do_not_come_in_as_stdin),
 		cmocka_unit_test(hidden_is_hidden_and_readonly_is_readonly),
 		cmocka_unit_test(names_are_resolved_by_the_supervisor),
@@ -525,5 +540,7 @@ static int tests(void)
 
 int main(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "--outside") && readlink("/proc/self/exe", sandbox_self, 4095) > 0)
+		return run("stdin", "null");
 	return sandbox_main(argc, argv, table, tests);
 }
