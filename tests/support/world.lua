@@ -191,6 +191,15 @@ function World.read(path)
   return text
 end
 
+--- Permissions as ls writes them: "rw-------".
+function World.mode(path)
+  local mode, letters = assert(uv.fs_stat(path)).mode, {}
+  for i, letter in ipairs({ "r", "w", "x", "r", "w", "x", "r", "w", "x" }) do
+    letters[i] = mode & 1 << (9 - i) ~= 0 and letter or "-"
+  end
+  return table.concat(letters)
+end
+
 local function prefix(ns, opts)
   local argv = { "/usr/bin/env", "ip", "netns", "exec", ns }
   if opts.user and uv.getuid() == 0 and not os.getenv("LATTICE_IN_USERNS") then
@@ -204,6 +213,10 @@ end
 --- Starts argv in the "host" or "server" namespace.
 function World:start(ns, argv, opts)
   opts = opts or {}
+  opts.env = opts.env or {}
+  opts.env.HOME = opts.env.HOME or self.home
+  -- What an ordinary user has: not the folders of whoever runs the tests.
+  opts.env.PATH = opts.env.PATH or "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
   local full = prefix(self[ns], opts)
   for _, word in ipairs(argv) do full[#full + 1] = tostring(word) end
   local p = spawn(full, opts)
@@ -243,8 +256,6 @@ end
 function World:start_lattice(args, opts)
   opts = opts or {}
   opts.user = opts.user or "65534"
-  opts.env = opts.env or {}
-  opts.env.HOME = opts.env.HOME or self.home
   opts.cwd = opts.cwd or self.home
   local argv = { World.lattice_path }
   for _, word in ipairs(args) do argv[#argv + 1] = word end

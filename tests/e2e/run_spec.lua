@@ -1,0 +1,433 @@
+-- `lattice run` as a user sees it: statuses, what the command keeps, rules, audit, learning, limits, handlers, reload.
+package.path = "tests/support/?.lua;" .. package.path
+local World = require("world")
+
+-- Answers every TCP connection with "served\n" and prints a line for each.
+local server = [[
+local uv = require("luv")
+io.stdout:setvbuf("line")
+for _, port in ipairs({ 80, 81 }) do
+  local listener = uv.new_tcp()
+  assert(listener:bind("::", port))
+  listener:listen(512, function()
+    local peer = uv.new_tcp()
+    listener:accept(peer)
+    print("served", port)
+    peer:write("served\n")
+    peer:read_start(function(_, data) if data then peer:write(data) else peer:close() end end)
+  end)
+end
+uv.run()
+]]
+
+-- get ADDRESS [PORT]: "served", or the reason, by bash itself: a program that nobody here wrote.
+local get = [[
+get() {
+  if exec 3<>/dev/tcp/$1/${2:-80}; then read -r -t 5 line <&3; echo "$1: $line"; exec 3>&-
+  else echo "$1: refused"; fi
+}
+]]
+
+local allow9 = [[policy "t" allow "tcp to 203.0.113.9 port 80"]]
+local missing = World.missing()
+
+local function bash(script)
+  return { "bash", "-c", get .. script }
+end
+
+describe("lattice run", function()
+  if missing then
+    pending("all of it", missing)
+    return
+  end
+  local world
+
+  setup(function()
+    world = World.new()
+    world:serve({ "lua5.4", world:file("server.lua", server) }, { tcp = { 80, 81 } })
+  end)
+
+  teardown(function() world:close() end)
+
+  describe("exit status", function()
+    local function status(command, options)
+      return world:under(allow9, command, { options = options }).status
+    end
+
+    it("is the command's own", function()
+      assert.equal(0, status({ "true" }))
+      assert.equal(7, status({ "sh", "-c", "exit 7" }))
+    end)
+
+    it("is 128 + the signal that ended the command", function()
+      assert.equal(143, status({ "sh", "-c", "kill -TERM $$" }))
+      assert.equal(137, status({ "sh", "-c", "kill -KILL $$" }))
+    end)
+
+    it("is 127 for a command that is not there and 126 for one that cannot run", function()
+      assert.equal(127, status({ "no-such-command" }))
+      assert.equal(126, status({ "/etc/passwd" }))
+    end)
+
+    it("is 125 when Lattice fails, and says why", function()
+      local p = world:lattice({ "run", "--policy", world:file("bad.lua", "\nalow 'tcp to any'\n"), "--", "true" })
+      assert.equal(125, p.status)
+      assert.matches("bad.lua:2", p.err, 1, true)
+      assert.matches("did you mean allow", p.err, 1, true)
+      p = world:lattice({ "run", "--policy", "coding-agnt", "--", "true" })
+      assert.equal(125, p.status)
+      assert.matches("coding%-agent", p.err)
+      assert.equal(125, world:lattice({ "run", "--policy", "/no/such.lua", "--", "true" }).status)
+      assert.equal(125, world:lattice({ "run" }).status)
+    end)
+  end)
+
+  describe("the command", function()
+    it("keeps its uid, groups, directory, standard input and umask", function()
+      local p = world:under(allow9, { "sh", "-c", "id -u; id -g; pwd; cat; umask" }, { stdin = "from stdin\n" })
+      assert.equal(("65534\n65534\n%s\nfrom stdin\n0022\n"):format(world.home), p.out)
+    end)
+
+    it("has no capability, no new privileges and a filter", function()
+      local p = world:under(allow9, { "cat", "/proc/self/status" })
+      assert.matches("CapEff:%s+0000000000000000", p.out)
+      assert.matches("CapBnd:%s+0000000000000000", p.out)
+      assert.matches("NoNewPrivs:%s+1", p.out)
+      assert.matches("Seccomp:%s+2", p.out)
+    end)
+
+    it("sees only its own processes", function()
+      local p = world:under(allow9, { "sh", "-c", "ls /proc | grep -c '^[0-9]'" })
+      assert.is_true(tonumber(p.out) <= 4)
+    end)
+
+    it("does not outlive the run: what it left behind is ended", function()
+      local p = world:under(allow9, { "sh", "-c",
+        "setsid sh -c 'echo left $$; exec tail -f /dev/null' & read x < /dev/null; exit 3" })
+      assert.equal(3, p.status)
+    end)
+
+    it("gets a signal that is sent to lattice, once", function()
+      local p = world:under(allow9, { "bash", "-c",
+        "trap 'echo got TERM' TERM; trap 'exit 9' USR1; tail -f /dev/null & echo ready; while :; do wait; done" },
+        { background = true })
+      p:expect("ready")
+      p:kill("sigterm")
+      p:expect("got TERM")
+      p:kill("sigusr1")
+      assert.equal(9, p:wait().status)
+      assert.equal("ready\ngot TERM\n", p.out)
+    end)
+  end)
+
+  describe("rules", function()
+    it("let pass what they name and refuse the rest at once", function()
+      local p = world:under(allow9, bash("get 203.0.113.9; get 203.0.113.10; get 203.0.113.9 81"))
+      assert.equal("203.0.113.9: served\n203.0.113.10: refused\n203.0.113.9: refused\n", p.out)
+      assert.equal(1, #World.find(p.audit, { kind = "verdict", action = "allow" }))
+      assert.equal(2, #World.find(p.audit, { kind = "verdict", action = "deny" }))
+    end)
+
+    it("hold for IPv6", function()
+      local p = world:under([[policy "t" allow "tcp to 2001:db8::9 port 80"]],
+        bash("get 2001:db8::9; get 2001:db8::a; get 203.0.113.9"))
+      assert.equal("2001:db8::9: served\n2001:db8::a: refused\n203.0.113.9: refused\n", p.out)
+    end)
+
+    it("of the command line come before the policy's, denied ones first", function()
+      local p = world:under([[policy "t" deny "tcp to any"]], bash("get 203.0.113.9; get 203.0.113.10"),
+        { options = { "--allow", "tcp to 203.0.113.0/24 port 80", "--deny", "tcp to 203.0.113.10" } })
+      assert.equal("203.0.113.9: served\n203.0.113.10: refused\n", p.out)
+    end)
+
+    it("without any allow nothing", function()
+      local p = world:lattice({ "run", "--", "bash", "-c", get .. "get 203.0.113.9" })
+      assert.equal("203.0.113.9: refused\n", p.out)
+      p = world:under([[policy "empty"]], bash("get 203.0.113.9"))
+      assert.equal("203.0.113.9: refused\n", p.out)
+    end)
+
+    it("tell the program by the errno that they name", function()
+      local p = world:under([[policy "t" deny { proto = "tcp", to = "203.0.113.10", errno = "EACCES" }]],
+        { "python3", "-c", "import socket\nfor a in '203.0.113.10', '203.0.113.11':\n" ..
+          "  try: socket.create_connection((a, 80), 5)\n  except OSError as e: print(e.errno)" })
+      assert.equal("13\n111\n", p.out)
+    end)
+
+    it("open a port of the host's own loopback only by the word host", function()
+      local s = world:serve({ "lua5.4", world:file("server.lua", server) }, { ns = "host", tcp = { 80, 81 } })
+      local p = world:under([[policy "t" allow "tcp to host port 80"]],
+        bash("get 127.0.0.1; get ::1; get 127.0.0.1 81"))
+      assert.equal("127.0.0.1: served\n::1: served\n127.0.0.1: refused\n", p.out)
+      p = world:under([[policy "t" allow "tcp to any"]], bash("get 127.0.0.1"))
+      assert.equal("127.0.0.1: refused\n", p.out)
+      s:kill("sigkill")
+      s:wait()
+    end)
+  end)
+
+  describe("notices", function()
+    it("name the destination, the place, the reason and the line that would allow it", function()
+      local p = world:under('policy "t"\ndeny { proto = "tcp", to = "203.0.113.10", reason = "no" }\n',
+        bash("get 203.0.113.10; get 203.0.113.10"))
+      local line = p.err:match("lattice: denied[^\n]*")
+      assert.matches("tcp 203.0.113.10:80", line, 1, true)
+      assert.matches("policy%d+.lua:2", line)
+      assert.matches('"no"; to allow: allow "tcp to 203.0.113.10 port 80"', line, 1, true)
+      local _, times = p.err:gsub("lattice: denied", "")
+      assert.equal(1, times)
+    end)
+
+    it("end in a summary, as text or JSON, and -q says nothing", function()
+      local p = world:under(allow9, bash("get 203.0.113.9; get 203.0.113.10"))
+      assert.matches("lattice: 1 allowed, 1 denied", p.err, 1, true)
+      p = world:under(allow9, bash("get 203.0.113.9; get 203.0.113.10"), { options = { "--json" } })
+      local o = require("dkjson").decode(p.err:match("{.*}"))
+      assert.same({ "lattice/run/v1", 1, 1, 0 }, { o.schema, o.allowed, o.denied, o.status })
+      assert.equal('allow "tcp to 203.0.113.10 port 80"', o.denied_destinations[1].to_allow)
+      p = world:lattice({ "run", "-q", "--", "bash", "-c", get .. "get 203.0.113.9 2>/dev/null" })
+      assert.equal("", p.err)
+    end)
+  end)
+
+  describe("audit", function()
+    it("has start, self-check, each verdict with its caller, close with bytes, and exit", function()
+      local p = world:under(allow9, bash("get 203.0.113.9; exit 5"))
+      assert.equal(1, #World.find(p.audit, { kind = "start" }))
+      assert.is_true(#World.find(p.audit, { kind = "selfcheck" }) >= 2)
+      local verdict = World.find(p.audit, { kind = "verdict" })[1]
+      assert.equal(4001, verdict.class_uid)
+      assert.equal("203.0.113.9", verdict.dst_endpoint.ip)
+      assert.equal(80, verdict.dst_endpoint.port)
+      assert.matches("/bash$", verdict.actor.process.file.path)
+      assert.equal("65534", verdict.actor.process.user.uid)
+      local close = World.find(p.audit, { kind = "close" })[1]
+      assert.equal(7, close.traffic.bytes_in)
+      assert.equal(5, World.find(p.audit, { kind = "exit" })[1].unmapped.lattice.status)
+      local check = world:lattice({ "log", p.audit_path, "--check" })
+      assert.equal(0, check.status)
+      assert.matches("complete", check.out)
+    end)
+
+    it("is private, and neither readable nor writable inside; the policy cannot be changed", function()
+      local path = ("%s/audit%d.jsonl"):format(world.home, (world.audits or 0) + 1)
+      local p = world:under(allow9, { "sh", "-c",
+        'cat "$1"; echo x >> "$1"; rm -f "$1"; ls -l "$1" | cut -c1-10', "sh", path })
+      assert.equal("-r--r--r--\n", p.out)
+      assert.equal("rw-------", World.mode(p.audit_path))
+      assert.is_true(#p.audit >= 3)
+    end)
+
+    it("goes where the policy says", function()
+      local path = world.home .. "/denied.jsonl"
+      world:under(('policy "t" allow "tcp to 203.0.113.9 port 80" audit { "deny", to = file "%s" }'):format(path),
+        bash("get 203.0.113.9; get 203.0.113.10"))
+      local records = World.records(path)
+      assert.equal(1, #records)
+      assert.equal("203.0.113.10", records[1].dst_endpoint.ip)
+    end)
+  end)
+
+  it("--audit-only lets everything pass and records what would have been denied", function()
+    local p = world:under(allow9, bash("get 203.0.113.9; get 203.0.113.10"), { options = { "--audit-only" } })
+    assert.equal("203.0.113.9: served\n203.0.113.10: served\n", p.out)
+    assert.equal(1, #World.find(p.audit, { kind = "verdict", action = "deny" }))
+  end)
+
+  it("--learn writes a policy that checks clean and under which the same run is allowed in full", function()
+    local learned = world.home .. "/learned.lua"
+    local script = get .. "get 203.0.113.9; get 203.0.113.10 81; get 2001:db8::9"
+    local first = world:lattice({ "run", "--learn", learned, "--", "bash", "-c", script })
+    assert.equal(0, first.status, first.err)
+    assert.equal(0, world:lattice({ "check", learned }).status)
+    local second = world:lattice({ "run", "--policy", learned, "--", "bash", "-c", script })
+    assert.equal("203.0.113.9: served\n203.0.113.10: served\n2001:db8::9: served\n", second.out)
+    assert.matches("3 allowed, 0 denied", second.err)
+  end)
+
+  describe("limits", function()
+    it("that need a cgroup are refused, unless the caller accepts that they do not hold", function()
+      local text = [[policy "t" limits { memory = "1G", pids = 50 }]]
+      local p = world:under(text, { "true" })
+      assert.equal(125, p.status)
+      assert.matches("cannot enforce these limits of the policy: memory", p.err)
+      p = world:under(text, { "true" }, { options = { "--allow-missing-limits" } })
+      assert.equal(0, p.status)
+      assert.matches("not enforced in user mode: memory", p.err)
+    end)
+
+    it("of processes and files hold", function()
+      local p = world:under([[policy "t" limits { pids = 20, files = 40 }]], { "python3", "-c", [[
+import os, resource, signal
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+children = []
+try:
+    for i in range(60):
+        pid = os.fork()
+        if pid == 0: signal.pause()
+        children.append(pid)
+except BlockingIOError: print("refused", len(children) <= 20, flush=True)
+for pid in children: os.kill(pid, 9)]] })
+      assert.equal("40\nrefused True\n", p.out)
+    end)
+  end)
+
+  describe("handlers", function()
+    it("hold the connect and answer it; a kept answer is asked once", function()
+      local p = world:under([[
+        policy "t"
+        ask "tcp to 203.0.113.0/24 port 80"
+        local n = 0
+        on("ask", function(flow)
+          n = n + 1
+          if flow.addr == "203.0.113.9" then return "allow", { scope = "run", reason = "question " .. n } end
+          return "deny", { reason = "exe " .. flow.exe }
+        end)]], bash("get 203.0.113.9; get 203.0.113.9; get 203.0.113.10"))
+      assert.equal("203.0.113.9: served\n203.0.113.9: served\n203.0.113.10: refused\n", p.out)
+      local allowed = World.find(p.audit, { kind = "verdict", action = "allow" })
+      assert.equal("question 1", allowed[2].unmapped.lattice.text)
+      assert.matches("exe .*/bash", World.find(p.audit, { kind = "verdict", action = "deny" })[1].unmapped.lattice.text)
+    end)
+
+    it("that fail, loop or answer nonsense deny, named with file and line, while other flows go on", function()
+      local p = world:under([[
+        policy "t"
+        allow "tcp to 203.0.113.9 port 80"
+        on("connect", function(flow)
+          if flow.addr == "203.0.113.10" then while true do end end
+          if flow.port == 81 then error("broken") end
+          return 42
+        end)]], bash("get 203.0.113.10 & get 203.0.113.9; wait; get 203.0.113.9 81; get 203.0.113.11"))
+      assert.matches("203.0.113.9: served", p.out, 1, true)
+      assert.equal(3, select(2, p.out:gsub("refused", "")))
+      assert.matches("policy%d+.lua:4", p.err)
+      assert.matches("policy%d+.lua:5: broken", p.err)
+      assert.equal(3, #World.find(p.audit, { kind = "handler" }))
+    end)
+
+    it("that fail give the declared verdict where one is declared", function()
+      local p = world:under([[
+        policy "t"
+        on("connect", function() error("broken") end, { on_error = "allow" })]], bash("get 203.0.113.9"))
+      assert.equal("203.0.113.9: served\n", p.out)
+    end)
+  end)
+
+  describe("reload", function()
+    local function rewrite(p, text)
+      local f = assert(io.open(p.policy_path, "w"))
+      f:write(text)
+      f:close()
+    end
+
+    it("on SIGHUP: a refused one changes nothing, a new one holds for new and open connections", function()
+      local p = world:under(allow9, { "bash", "-c", get .. [[
+        exec 4<>/dev/tcp/203.0.113.9/80; read -r x <&4; echo open
+        read -r go; echo ping >&4; read -r x <&4; echo "still $x"
+        read -r go; if read -r -t 5 x <&4; then echo "not cut"; else echo "cut"; fi
+        get 203.0.113.9; get 203.0.113.10]] }, { background = true, stdin = "open" })
+      p:expect("open\n")
+      rewrite(p, 'policy "t"\nallow "tcp to 203.0.113.300"\n')
+      p:kill("sighup")
+      p:expect("reload refused")
+      assert.matches("policy%d+.lua:2", p.err)
+      p:write("go\n")
+      p:expect("still ping\n")
+      rewrite(p, 'policy "t" allow "tcp to 203.0.113.10 port 80"')
+      p:kill("sighup")
+      p:expect("1 open connections cut")
+      p:write("go\n")
+      assert.equal(0, p:wait().status)
+      assert.matches("cut\n203.0.113.9: refused\n203.0.113.10: served\n$", p.out)
+      local reloads = World.find(World.records(p.audit_path), { kind = "reload" })
+      assert.same({ "deny", "allow" }, { reloads[1].unmapped.lattice.action, reloads[2].unmapped.lattice.action })
+    end)
+
+    it("keeps a connection that the new policy allows, and all of them with keep_established", function()
+      local p = world:under(allow9, { "bash", "-c", [[
+        exec 4<>/dev/tcp/203.0.113.9/80; read -r x <&4; echo open
+        while read -r word; do echo "$word" >&4; read -r x <&4; echo "got $x"; done]] },
+        { background = true, stdin = "open" })
+      p:expect("open\n")
+      rewrite(p, 'policy "t" allow "tcp to 203.0.113.0/24"')
+      p:kill("sighup")
+      p:expect("0 open connections cut")
+      p:write("one\n")
+      p:expect("got one\n")
+      rewrite(p, 'policy "t" keep_established()')
+      p:kill("sighup")
+      p:expect("generation 3")
+      p:write("two\n")
+      p:expect("got two\n")
+      p.stdin:close()
+      assert.equal(0, p:wait().status)
+    end)
+
+    it("--watch reloads when the file is written", function()
+      local p = world:under(allow9, { "bash", "-c", get .. "get 203.0.113.10; echo ready; read -r go; get 203.0.113.10" },
+        { background = true, stdin = "open", options = { "--watch" } })
+      p:expect("ready\n")
+      rewrite(p, 'policy "t" allow "tcp to 203.0.113.10 port 80"')
+      p:expect("generation 2")
+      p:write("go\n")
+      p:wait()
+      assert.equal("203.0.113.10: refused\nready\n203.0.113.10: served\n", p.out)
+    end)
+  end)
+
+  describe("unix sockets", function()
+    local listen = [[
+import socket, sys, threading
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(8)
+print("listening", flush=True)
+while True:
+    c, _ = s.accept(); print("reached", flush=True); c.close()
+]]
+    local connect = "import socket,sys\nfor p in sys.argv[1:]:\n  s=socket.socket(socket.AF_UNIX)\n" ..
+      "  try: s.connect(p); print('connected')\n  except OSError as e: print(e.errno)"
+
+    it("of the host are refused unless a unix rule names them; those made inside work", function()
+      local path = world.home .. "/outside.sock"
+      local s = world:start("host", { "python3", "-c", listen, path }, { user = "65534" })
+      s:expect("listening")
+      local p = world:under(allow9, { "python3", "-c", connect, path, "outside.sock", "/nowhere.sock" })
+      assert.equal("13\n13\n2\n", p.out)
+      assert.equal("listening\n", s.out)
+      assert.equal(2, #World.find(p.audit, { kind = "unix", action = "deny" }))
+      p = world:under(('policy "t" unix "%s"'):format(path), { "python3", "-c", connect, path })
+      assert.equal("connected\n", p.out)
+      s:expect("reached")
+      p = world:under(allow9, { "python3", "-c", [[
+import os, socket
+for name in "inside.sock", "\0abstract":
+    s = socket.socket(socket.AF_UNIX); s.bind(name); s.listen(1)
+    c = socket.socket(socket.AF_UNIX); c.connect(name); s.accept(); print("inside")
+os.unlink("inside.sock")]] })
+      assert.equal("inside\ninside\n", p.out)
+      s:kill("sigkill")
+      s:wait()
+    end)
+  end)
+
+  it("twenty runs at once do not meet", function()
+    local runs = {}
+    for i = 1, 20 do
+      local address = i % 2 == 0 and "203.0.113.9" or "203.0.113.10"
+      runs[i] = world:under(('policy "t" allow "tcp to %s port 80"'):format(address),
+        bash("get 203.0.113.9; get 203.0.113.10"), { background = true })
+    end
+    for i, p in ipairs(runs) do
+      assert.equal(0, p:wait(60000).status)
+      assert.equal(i % 2 == 0 and "203.0.113.9: served\n203.0.113.10: refused\n"
+        or "203.0.113.9: refused\n203.0.113.10: served\n", p.out)
+    end
+  end)
+
+  it("the program ends when the supervisor is killed", function()
+    local p = world:under(allow9, { "sh", "-c", "echo ready; exec tail -f /dev/null" }, { background = true })
+    p:expect("ready")
+    p:kill("sigkill")
+    p:wait(5000) -- its pipes end only when nothing inside holds them
+    assert.equal(137, p.status)
+  end)
+end)
