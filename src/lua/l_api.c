@@ -1,6 +1,7 @@
 /* lattice.api: the table of api.h as Lua data, for stubs, lint names and help; and counts for leak tests. */
 #include "lua/api.h"
 #include "lua/embed.h"
+#include "lua/runtime_impl.h"
 
 static void set_string(lua_State *L, const char *key, const char *value)
 {
@@ -117,6 +118,12 @@ static int memory(lua_State *L)
 	return 1;
 }
 
+static int where(lua_State *L)
+{
+	lua_pushstring(L, lat_rt_of(L)->where);
+	return 1;
+}
+
 static const struct lat_api_function functions[] = {
 	{ "list", list, "", "table[]",
 		"Every C module: { name, doc, functions, classes, fields }, as registered." },
@@ -127,6 +134,8 @@ static const struct lat_api_function functions[] = {
 		"The text of something compiled in." },
 	{ "boxes", boxes, "", "integer", "How many boxes of this state hold something now." },
 	{ "memory", memory, "", "integer", "Bytes that this state holds now." },
+	{ "where", where, "", "string",
+		"The Lua line at which a limit was last met, as \"file:line\"; \"\" if none was." },
 	{ 0 },
 };
 

@@ -33,4 +33,8 @@ function M.boxes() end
 ---@return integer
 function M.memory() end
 
+--- The Lua line at which a limit was last met, as "file:line"; "" if none was.
+---@return string
+function M.where() end
+
 return M

@@ -51,6 +51,18 @@ function Guard:place(level)
   end
 end
 
+--- Where the program's own states ran out of memory; they give no chance to look at the stack.
+---@return table? source
+---@return integer? line
+function Guard:where_stopped()
+  local found, api = pcall(require, "lattice.api")
+  local short, line = (found and api.where and api.where() or ""):match("^(.*):(%d+)$")
+  for _, source in pairs(self.sources) do
+    if source.short == short then return source, tonumber(line) end
+  end
+  return self:definition(self.running)
+end
+
 --- Where a function of a policy begins; for the text of a whole source, where it ends.
 ---@param fn function
 ---@return table? source
@@ -155,10 +167,11 @@ function Guard:run(fn, ...)
   local result = table.pack(xpcall(fn, finish, ...))
   if own_hook then sethook(outer_hook, outer_mask, outer_count) end
   if strings then strings.__index = outer_methods end
-  self.depth, self.running = self.depth - 1, outer_fn
-  if not result[1] and type(result[2]) ~= "table" then
-    result[2] = { lattice_problem = true, message = plain_message(self, result[2]) }
+  if not result[1] and type(result[2]) ~= "table" then -- the handler was not called: out of memory
+    local source, line = self:where_stopped()
+    result[2] = { lattice_problem = true, message = plain_message(self, result[2]), source = source, line = line }
   end
+  self.depth, self.running = self.depth - 1, outer_fn
   return table.unpack(result, 1, result.n)
 end
 

@@ -16,6 +16,7 @@ local M = {}
 local MAX_DEPTH = 16
 local MAX_SOURCES = 256
 local MAX_BYTES = 32 << 20
+local MANY_RULES = 20000
 -- Names offered when an include is not found.
 local SHIPPED = { "coding-agent", "default-deny", "guards", "lab-open", "lan-only", "package-install" }
 
@@ -133,7 +134,7 @@ function Loader:find(name, from)
     return nil, ("there is no shipped policy '%s'"):format(name), "a path ends in .lua", near
   end
   if from and from.shipped then return nil, "a shipped policy includes shipped policies only" end
-  if name:find("%z") then return nil, "a path has no zero byte" end
+  if name:find("\0", 1, true) then return nil, "a path has no zero byte" end
   local path = name
   if from and name:sub(1, 1) ~= "/" then
     for part in name:gmatch("[^/]+") do
@@ -213,6 +214,8 @@ local function mesh_prefixes(list)
 end
 
 function Loader:lower_rules()
+  -- What was stopped on its way to too many rules has its error already; checking them all would take long.
+  if #self.problems.list > 0 and #self.rules > MANY_RULES then return {} end
   local checker = check.new(self.problems, self.sets)
   local mesh, rules = mesh_prefixes(self.opts.mesh), {}
   for i, raw in ipairs(self.rules) do

@@ -5,7 +5,7 @@ local terms = require("lattice.policy.terms")
 
 local M = {}
 
-local MAX_RULES = 1000000
+local MAX_RULES = 250000
 local markers = setmetatable({}, { __mode = "k" }) -- what file, unix and syslog returned
 
 local function size_or_none(v) return v == 0 and 0 or terms.size(v) end
