@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/netlink.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -304,6 +305,21 @@ static int ask_tcp(struct lat_connects *c, const struct request *q)
 	return error < 0 ? EACCES : error;
 }
 
+/* How a connect under way went, -EINPROGRESS if it goes on. What is settled stays so: the connect that tells does not
+ * wait, whatever mode the socket is in. */
+static int settle(struct lat_connects *c, const struct request *q)
+{
+	struct pollfd p = { q->fd, POLLOUT, 0 };
+	int r;
+
+	if (poll(&p, 1, 0) != 1)
+		return -EINPROGRESS;
+	lat_guard_enter(c->guard);
+	r = connect(q->fd, (const struct sockaddr *)&q->address, q->len) < 0 && errno != EISCONN ? -errno : 0;
+	lat_guard_leave(c->guard);
+	return r == -EINTR ? -EINPROGRESS : r;
+}
+
 static void connect_inet(struct lat_connects *c, struct request *q)
 {
 	int error = ask_tcp(c, q), r;
@@ -316,6 +332,11 @@ static void connect_inet(struct lat_connects *c, struct request *q)
 	r = connect_now(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
 	if ((r == 0 || r == -EINPROGRESS) && q->address.ss_family != AF_UNSPEC)
 		remember(c, q);
+	if (r == -EINPROGRESS && c->hooks->started) {
+		c->hooks->started(c->hooks->ctx);
+		if (blocking)
+			r = settle(c, q);
+	}
 	if (blocking && (r == -EINPROGRESS || r == -EALREADY))
 		begin_wait(c, q, WAIT_EPOLL, -1, -r);
 	else

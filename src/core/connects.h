@@ -19,6 +19,9 @@ struct lat_connects_hooks {
 	int (*tcp)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who);
 	/* A connect to a unix socket that nobody inside has bound. true: allowed by a unix rule. */
 	bool (*unix_path)(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who);
+	/* A TCP connect is under way: its SYN is in the queue. What can be judged and dialled at once may be done now, so
+	 * that the call needs no wait of its own. May be NULL. */
+	void (*started)(void *ctx);
 	/* A call was refused with err before anything could be judged (the caller's memory or socket cannot be had, a table
 	 * is full): `what` says why. For the audit. May be NULL. */
 	void (*failed)(void *ctx, const char *what, int err, const struct lat_identity *who);

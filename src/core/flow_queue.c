@@ -231,12 +231,15 @@ static void packet(void *ctx, const struct lat_queue_packet *raw)
 		first(f, &key, raw->id, &p);
 }
 
-void lat_held_ready(struct lat_poll_item *item, uint32_t events)
+void lat_flows_poll(struct lat_flows *f)
 {
-	struct lat_flows *f = lat_container_of(item, struct lat_flows, queue_item);
-
 	f->now_ns = lat_now_ns();
 	for (int i = 0; i < ROUNDS; i++)
 		if (lat_queue_receive(f->queue, packet, f, &f->stats.bad_packets) < LAT_QUEUE_BATCH)
 			break;
+}
+
+void lat_held_ready(struct lat_poll_item *item, uint32_t events)
+{
+	lat_flows_poll(lat_container_of(item, struct lat_flows, queue_item));
 }

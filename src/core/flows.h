@@ -54,6 +54,8 @@ void lat_flows_add_sockets(struct lat_flows *flows, const int *fds, size_t count
 /* Calls `keep` for each live flow; false: it is reset now (TCP RST both ways; UDP and ICMP forgotten). `keep` may change
  * info->verdict (the new generation's). Returns how many were cut. */
 size_t lat_flows_sweep(struct lat_flows *flows, bool (*keep)(void *ctx, struct lat_flow_info *info), void *ctx);
+/* Looks at the queue now, not when the poller comes to it. */
+void lat_flows_poll(struct lat_flows *flows);
 /* Time-outs: call about every 250 ms. */
 void lat_flows_tick(struct lat_flows *flows, uint64_t now_ns);
 

@@ -302,9 +302,7 @@ int lat_relay_start(struct lat_relays *rs, struct lat_relay *r, const int fds[2]
 			return err;
 		}
 	}
-	/* The program's first words are often there before its connection was taken out of the listener: reading them now
-	 * saves a round of the poller. */
-	if (!turn(r, 0) && (seen & ~(uint32_t)EPOLLOUT))
+	if (seen & ~(uint32_t)EPOLLOUT)
 		handle(r, 1, seen);
 	return 0;
 }

@@ -160,6 +160,11 @@ static int connect_tcp(void *ctx, const struct lat_flow *flow, const struct lat_
 	return r.err;
 }
 
+static void connect_started(void *ctx)
+{
+	lat_flows_poll(((struct lat_run *)ctx)->flows);
+}
+
 static bool connect_unix(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who)
 {
 	struct lat_run *run = ctx;
@@ -436,6 +441,7 @@ void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct la
 {
 	*flows = (struct lat_flows_hooks){ .ctx = run, .judge = flow_judge, .dial_failed = flow_dial_failed,
 		.closed = flow_closed, .want_sockets = flow_want_sockets };
-	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = connect_unix };
+	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = connect_unix,
+		.started = connect_started };
 	*dns = (struct lat_dns_hooks){ .ctx = run, .judge = dns_judge, .pin = dns_pin, .done = dns_done };
 }
