@@ -8,11 +8,15 @@ struct lat_embedded {
 	const char *chunk; /* "@lua/lattice/..." for tracebacks */
 	const char *text;  /* source text, NUL-terminated */
 	size_t len;        /* bytes without the NUL */
+	const char *code;  /* compiled, for lat_embedded_release only */
+	size_t code_len;   /* 0: not compiled (a policy) */
 };
 
 /* Sorted by name (strcmp); ends with a row whose name is NULL, which is not counted. */
 extern const struct lat_embedded lat_embedded[];
 extern const size_t lat_embedded_count;
+/* "Lua 5.4.4": the release whose `code` it is. */
+extern const char lat_embedded_release[];
 
 /* The row with that name, or NULL. */
 const struct lat_embedded *lat_embedded_find(const char *name);

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* In every liblua: "$LuaVersion: Lua 5.4.4  Copyright ...". Its header does not declare it. */
+extern const char lua_ident[];
+
 struct lat_rt *lat_rt_of(lua_State *L)
 {
 	return *(struct lat_rt **)lua_getextraspace(L); /* every new thread gets a copy of the main thread's */
@@ -56,6 +59,25 @@ const struct lat_embedded *lat_embedded_find(const char *name)
 	return bsearch(name, lat_embedded, lat_embedded_count, sizeof(lat_embedded[0]), compare_name);
 }
 
+/* Compiled code is for one release of Lua; the library that runs may be another than the one of the build. */
+static bool code_fits(void)
+{
+	const char *have = strstr(lua_ident, "Lua 5.");
+	size_t len = strlen(lat_embedded_release);
+
+	return have && strncmp(have, lat_embedded_release, len) == 0 && have[len] == ' ';
+}
+
+static int load_embedded(lua_State *L, const struct lat_embedded *e)
+{
+	if (e->code_len && code_fits()) {
+		if (luaL_loadbufferx(L, e->code, e->code_len, e->chunk, "b") == LUA_OK)
+			return LUA_OK;
+		lua_pop(L, 1);
+	}
+	return luaL_loadbufferx(L, e->text, e->len, e->chunk, "t");
+}
+
 static int search(lua_State *L)
 {
 	const char *name = luaL_checkstring(L, 1);
@@ -68,7 +90,7 @@ static int search(lua_State *L)
 		lua_pushfstring(L, "no module '%s' in the binary", name);
 		return 1;
 	}
-	if (luaL_loadbufferx(L, e->text, e->len, e->chunk, "t") != LUA_OK)
+	if (load_embedded(L, e) != LUA_OK)
 		return lua_error(L);
 	lua_pushstring(L, e->chunk + 1);
 	return 2;

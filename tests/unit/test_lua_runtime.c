@@ -1,5 +1,6 @@
 /* The door, its limits and what a hostile policy tries against them. */
 #include "lua/box.h"
+#include "lua/embed.h"
 #include "lua/runtime.h"
 #include <errno.h>
 #include <lauxlib.h>
@@ -276,6 +277,38 @@ static void limits_can_be_changed_and_are_per_stay(void **state)
 	lat_rt_free(rt);
 }
 
+/* A module is stored as text and compiled; both are there, and a traceback names the file either way. */
+static int load_each(lua_State *L)
+{
+	for (const struct lat_embedded *e = lat_embedded; e->name; e++) {
+		assert_ptr_equal(lat_embedded_find(e->name), e);
+		assert_int_equal(strlen(e->text), e->len);
+		if (strchr(e->name, '/'))
+			continue;
+		for (int compiled = 0; compiled < 2; compiled++) {
+			lua_Debug ar;
+
+			assert_int_equal(luaL_loadbufferx(L, compiled ? e->code : e->text, compiled ? e->code_len : e->len,
+				e->chunk, compiled ? "b" : "t"), LUA_OK);
+			lua_getinfo(L, ">S", &ar);
+			assert_string_equal(ar.source, e->chunk);
+		}
+	}
+	return 0;
+}
+
+static void embedded_modules_load_as_text_and_compiled(void **state)
+{
+	struct lat_rt_error err;
+	struct lat_rt *rt;
+
+	assert_int_equal(lat_rt_new(LAT_RT_TRUSTED, NULL, &rt), 0);
+	if (lat_rt_enter(rt, load_each, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	lat_rt_free(rt);
+	assert_null(lat_embedded_find("lattice.nothing"));
+}
+
 /* ---- boxes ---- */
 
 static int closed;
@@ -344,6 +377,7 @@ int main(void)
 		cmocka_unit_test(the_environment_is_not_looked_at),
 		cmocka_unit_test(the_deadline_holds_where_instructions_do_not),
 		cmocka_unit_test(limits_can_be_changed_and_are_per_stay),
+		cmocka_unit_test(embedded_modules_load_as_text_and_compiled),
 		cmocka_unit_test(boxes_close_once_and_with_the_state),
 	};
 
