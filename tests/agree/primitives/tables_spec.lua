@@ -42,7 +42,7 @@ local makers = {
     local g = common.new(seed)
     local text = g:policy(count)
     local loaded = load(seed, text)
-    return text, loaded, g:flows(loaded, flows)
+    return text, loaded, g:flows(loaded, flows, true)
   end,
 }
 
