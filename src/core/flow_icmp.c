@@ -122,16 +122,12 @@ static void open_failed(struct lat_conn *c, int err)
 {
 	struct lat_flows *f = c->flows;
 
-	if (err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS) {
-		f->stats.fd_full++;
-	} else if ((err == EACCES || err == EPERM) && !f->warned_icmp) {
+	if ((err == EACCES || err == EPERM) && !f->warned_icmp) {
 		f->warned_icmp = true;
 		lat_warn("ping is refused inside: this user may open neither a ping socket (sysctl "
 			 "net.ipv4.ping_group_range) nor a raw one");
 	}
 	lat_conn_dial_failed(c, err);
-	lat_held_refuse(c, err);
-	lat_conn_end(c, false);
 }
 
 void lat_icmp_open(struct lat_conn *c)

@@ -93,6 +93,7 @@ void lat_conn_unhash(struct lat_conn *c);
 /* Closes what it has (TCP by RST when `reset`), tells `closed`, drops held packets, frees. */
 void lat_conn_end(struct lat_conn *c, bool reset);
 void lat_conn_state(struct lat_conn *c, enum lat_conn_state state, uint64_t deadline_ns);
+/* Tells the hook, shows the program the errno, ends the flow. */
 void lat_conn_dial_failed(struct lat_conn *c, int err);
 uint64_t lat_conn_hash(const struct lat_flows *f, const struct lat_conn_key *key);
 

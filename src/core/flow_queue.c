@@ -101,8 +101,6 @@ void lat_conn_decided(struct lat_conn *c)
 	}
 	if (!is_dialable(&c->info.flow.remote)) {
 		lat_conn_dial_failed(c, ENETUNREACH);
-		lat_held_refuse(c, ENETUNREACH);
-		lat_conn_end(c, true);
 		return;
 	}
 	switch (c->key.proto) {

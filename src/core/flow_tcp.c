@@ -51,13 +51,6 @@ void lat_tcp_close(struct lat_conn *c, bool reset)
 	lat_close(&out->fd);
 }
 
-static void dial_failed(struct lat_conn *c, int err)
-{
-	lat_conn_dial_failed(c, err);
-	lat_held_refuse(c, err);
-	lat_conn_end(c, false);
-}
-
 static void accept_some(struct lat_flows *f, unsigned most);
 
 static void dialled(struct lat_conn *c)
@@ -94,7 +87,7 @@ static void outer_ready(struct lat_poll_item *item, uint32_t events)
 	if (err == 0)
 		dialled(c);
 	else if (err != EALREADY && err != EINPROGRESS)
-		dial_failed(c, err);
+		lat_conn_dial_failed(c, err);
 }
 
 /* Not in every libc's headers; since Linux 6.16. */
@@ -115,12 +108,6 @@ static void tune_near(const struct lat_flows *f, int fd)
 		setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
 }
 
-static void refuse_full(struct lat_conn *c, int err)
-{
-	c->flows->stats.fd_full++;
-	dial_failed(c, err);
-}
-
 void lat_tcp_dial(struct lat_conn *c)
 {
 	struct lat_flows *f = c->flows;
@@ -131,10 +118,7 @@ void lat_tcp_dial(struct lat_conn *c)
 	int fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), r;
 
 	if (fd < 0) {
-		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-			refuse_full(c, errno);
-		else
-			dial_failed(c, errno == EAFNOSUPPORT ? ENETUNREACH : errno);
+		lat_conn_dial_failed(c, errno == EAFNOSUPPORT ? ENETUNREACH : errno);
 		return;
 	}
 	out->fd = fd;
@@ -142,18 +126,18 @@ void lat_tcp_dial(struct lat_conn *c)
 	if (lat_addr_is_loopback(&flow->remote))
 		tune_near(f, fd);
 	if (connect(fd, (struct sockaddr *)&to, len) < 0 && errno != EINPROGRESS) {
-		dial_failed(c, errno);
+		lat_conn_dial_failed(c, errno);
 		return;
 	}
 	lat_conn_state(c, LAT_CONN_DIALLING, c->deadline_ns);
 	/* A near host has answered by now. */
 	r = dial_result(c);
 	if (r != 0 && r != EALREADY && r != EINPROGRESS) {
-		dial_failed(c, r);
+		lat_conn_dial_failed(c, r);
 		return;
 	}
 	if (lat_poller_add(f->poller, out, r ? LAT_RELAY_EVENTS | EPOLLOUT : LAT_RELAY_EVENTS) < 0) {
-		refuse_full(c, ENOMEM);
+		lat_conn_dial_failed(c, ENOMEM);
 		return;
 	}
 	if (r == 0)

@@ -206,15 +206,6 @@ static int open_outer(const struct lat_flow *flow)
 	return lat_take_fd(&fd);
 }
 
-static void open_failed(struct lat_conn *c, int err)
-{
-	if (err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS)
-		c->flows->stats.fd_full++;
-	lat_conn_dial_failed(c, err);
-	lat_held_refuse(c, err);
-	lat_conn_end(c, false);
-}
-
 void lat_udp_open(struct lat_conn *c)
 {
 	struct lat_flows *f = c->flows;
@@ -229,7 +220,7 @@ void lat_udp_open(struct lat_conn *c)
 	}
 	fd = open_outer(&c->info.flow);
 	if (fd < 0) {
-		open_failed(c, -fd);
+		lat_conn_dial_failed(c, -fd);
 		return;
 	}
 	c->udp.out = (struct lat_poll_item){ .fd = fd, .ready = outside_ready };
@@ -240,7 +231,7 @@ void lat_udp_open(struct lat_conn *c)
 	if (r == 0)
 		r = lat_poller_add(f->poller, &c->udp.out, EPOLLIN | EPOLLET);
 	if (r < 0) {
-		open_failed(c, -r);
+		lat_conn_dial_failed(c, -r);
 		return;
 	}
 	c->udp.idle_ns = f->udp_idle_ns;

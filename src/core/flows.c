@@ -17,6 +17,8 @@
 #define FLOWS_CAP 65536u
 /* Descriptors that are not for flows. */
 #define FDS_KEPT 128
+/* Packets that the kernel holds for us at most; more are dropped, and come again. */
+#define QUEUE_LENGTH 8192
 
 static uint64_t mix(uint64_t a, uint64_t b)
 {
@@ -172,8 +174,14 @@ void lat_conn_dial_failed(struct lat_conn *c, int err)
 	struct lat_flows *f = c->flows;
 
 	f->stats.dial_errors++;
+	if (err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS)
+		f->stats.fd_full++;
 	if (f->hooks.dial_failed)
 		f->hooks.dial_failed(f->hooks.ctx, &c->info, err);
+	lat_held_refuse(c, err);
+	if (c->key.proto != IPPROTO_TCP)
+		lat_denials_add(f, &c->key, &(struct lat_verdict){ .action = LAT_ACTION_DENY, .err = (uint16_t)err });
+	lat_conn_end(c, true);
 }
 
 void lat_flows_answer(struct lat_flows *f, uint64_t id, const struct lat_verdict *verdict)
@@ -273,7 +281,7 @@ static int start(struct lat_flows *f, const struct lat_flows_options *o)
 		r = lat_relays_new(f->poller, &f->relays);
 	if (r < 0)
 		return r;
-	r = lat_queue_open(o->queue, 0, f->max_flows < 1024 ? 1024 : f->max_flows, &f->queue);
+	r = lat_queue_open(o->queue, 0, QUEUE_LENGTH, &f->queue);
 	if (r < 0)
 		return r;
 	r = lat_tcp_listener_open(f, o->listener);

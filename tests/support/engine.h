@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "core/flows.h"
 #include "trap.h"
+#include <dirent.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -30,7 +31,19 @@ struct engine {
 	int dial_err;
 	struct lat_flow judged_flow;
 	struct lat_flow_info last;
+	int fds; /* open before */
 };
+
+static int engine_count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
 
 static int engine_judge(void *ctx, uint64_t id, const struct lat_flow *flow, struct lat_verdict *v, void **user)
 {
@@ -221,6 +234,7 @@ static int engine_setup(void **state)
 {
 	struct engine *e = calloc(1, sizeof(*e));
 
+	e->fds = engine_count_fds();
 	trap_open(&e->trap);
 	e->server = engine_outside(engine_echo);
 	e->action = LAT_ACTION_ALLOW;
@@ -251,8 +265,11 @@ static int engine_teardown(void **state)
 		waitpid(e->other_server, &status, 0);
 	}
 	trap_close(&e->trap);
+	status = engine_count_fds() - e->fds;
+	if (status)
+		fprintf(stderr, "%d descriptors left behind\n", status);
 	free(e);
-	return 0;
+	return status;
 }
 
 #endif

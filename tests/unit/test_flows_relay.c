@@ -189,6 +189,70 @@ static int inside_read(void *arg)
 	return read_all(fd) < 0 ? errno : 0;
 }
 
+/* One rude act of a client, chosen by the number. */
+static void chaos_act(void *arg, unsigned act)
+{
+	static char buf[65536];
+	struct linger now = { 1, 0 };
+	int fd;
+
+	if (act == 0) { /* gives up while connecting */
+		struct sockaddr_storage to;
+		socklen_t len = target_address(arg, &to);
+
+		fd = socket(to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		connect(fd, (struct sockaddr *)&to, len);
+		close(fd);
+		return;
+	}
+	fd = target_connect(arg, SOCK_STREAM);
+	if (fd < 0)
+		return;
+	switch (act) {
+	case 1: /* says nothing */
+		break;
+	case 2: /* resets with answers unread */
+		send_all(fd, 300000 % 70000);
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+		break;
+	case 3: /* fills all buffers, reads nothing */
+		while (send(fd, buf, sizeof(buf), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+			;
+		break;
+	case 4:
+		shutdown(fd, SHUT_WR);
+		read_all(fd);
+		break;
+	case 5:
+		shutdown(fd, SHUT_RD);
+		send_all(fd, 100000);
+		break;
+	case 6:
+		send(fd, "u", 1, MSG_OOB | MSG_NOSIGNAL);
+		break;
+	default:
+		send_all(fd, 1000);
+		shutdown(fd, SHUT_WR);
+		read_all(fd);
+	}
+	close(fd);
+}
+
+static int inside_chaos(void *arg)
+{
+	int status, bad = 0;
+
+	for (unsigned i = 0; i < 8; i++)
+		if (fork() == 0) {
+			for (unsigned k = 0; k < 40; k++)
+				chaos_act(arg, (i * 13 + k * 7) % 9);
+			_exit(0);
+		}
+	while (wait(&status) > 0)
+		bad += status != 0;
+	return bad ? bad : target_echo(arg);
+}
+
 /* ---- outside, port 90: one way to behave each ---- */
 
 static void serve_half_close(int ready)
@@ -298,6 +362,16 @@ static void reader_that_stopped_stops_its_writer_only(void **state)
 	assert_int_equal(run_with_server(*state, engine_serve_nothing, inside_stuck), 0);
 }
 
+static void rude_clients_leave_nothing(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_chaos, &(struct target){ FAR4, 80 }), 0);
+	lat_flows_tick(e->flows, lat_now_ns() + 20 * LAT_NS_PER_SEC); /* those that gave up */
+	assert_true(engine_settle(e));
+	assert_int_equal(e->closed, e->judged);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, engine_setup, engine_teardown)
 
 int main(void)
@@ -310,6 +384,7 @@ int main(void)
 		T(urgent_data_keeps_its_place),
 		T(server_may_speak_first),
 		T(reader_that_stopped_stops_its_writer_only),
+		T(rude_clients_leave_nothing),
 	};
 
 	outside_enter();

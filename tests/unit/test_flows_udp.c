@@ -104,6 +104,19 @@ static int inside_refused_twice(void *arg)
 	return 0;
 }
 
+/* Two datagrams in one second to a place without a route. */
+static int inside_unreachable(void *arg)
+{
+	int fd = target_connect(arg, SOCK_DGRAM), on = 1;
+	char in[8];
+
+	setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof(on));
+	for (int i = 0; i < 2; i++)
+		if (send(fd, "x", 1, 0) != 1 || recv(fd, in, sizeof(in), 0) != -1 || errno != EHOSTUNREACH)
+			return i + 1;
+	return 0;
+}
+
 /* The same source port by another socket, after the first one is closed. */
 static int inside_port_reuse(void *arg)
 {
@@ -275,6 +288,16 @@ static bool cut(void *ctx, struct lat_flow_info *info)
 	return false;
 }
 
+static void unreachable_place_is_judged_once(void **state)
+{
+	struct engine *e = *state;
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(engine_run(e, inside_unreachable, &(struct target){ "198.51.100.1", 80 }), 0);
+		assert_int_equal(e->judged, i + 1);
+	}
+}
+
 static void swept_flow_is_forgotten(void **state)
 {
 	struct engine *e = *state;
@@ -361,6 +384,7 @@ int main(void)
 		T(first_datagram_waits_for_a_socket),
 		T(waiting_without_sockets_ends),
 		T(answered_query_is_forgotten_sooner),
+		T(unreachable_place_is_judged_once),
 		T(swept_flow_is_forgotten),
 		T(idle_flow_ends),
 		T(ping_works_without_ping_sockets_for_root),
