@@ -139,9 +139,10 @@ function M.list(text) return run(items, text, "list", fill_items) end
 ---@return table[] items  { text, pos }
 function M.split(list_text, pos)
   local out = {}
-  for at, one in list_text:gmatch("()([^%s,]+)") do
+  for at, one in list_text:gmatch("()([^ \t\r\n,]+)") do
     out[#out + 1] = { text = one, pos = pos + at - 1 }
   end
+  assert(out[1], "a list that was parsed has a word") -- an empty one would match nothing
   return out
 end
 

@@ -107,10 +107,12 @@ describe("a rule string", function()
     { "out tcp from any", "16: 'from' belongs to the direction 'in' (did you mean in tcp from any?)" },
     { "tcp from any", "12: 'from' belongs to the direction 'in' (did you mean in tcp from any?)" },
     { "deny tcp to any", "8: the action 'deny' stands before the string (did you mean deny \"tcp to any\"?)" },
+    { "\11 to any", "8: unknown protocol '\\x0b' (expected tcp, udp, icmp, icmpv6, any or a number)" },
+    { "tcp to any port \11", "24: unknown port '\\x0b' (expected a number, LO-HI or a service such as https)" },
     { "tcp to any for", "22: the rule ends too early (expected a sandbox name)" },
   }
   for _, case in ipairs(mistakes) do
-    it("is refused with place and hint: " .. case[1]:gsub("[\128-\255]", "?"), function()
+    it("is refused with place and hint: " .. case[1]:gsub("[%c\128-\255]", "?"), function()
       local message = problem(case[1])
       if case[2] then assert.equal(case[2], message) end
     end)
