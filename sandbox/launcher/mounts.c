@@ -148,7 +148,7 @@ static int bind_files(struct lat_setup *s)
 static int protect_kernel(struct lat_setup *s)
 {
 	static const char *const paths[] = { "/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus",
-		"/proc/fs" };
+		"/proc/fs", "/proc/acpi", "/proc/asound", "/proc/driver", "/proc/mtrr", "/proc/scsi" };
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(paths); i++) {

@@ -151,7 +151,7 @@ static int in_surroundings(const char *arg)
 		return 2;
 	if (umask(0) != 027)
 		return 3;
-	getrlimit(RLIMIT_CORE, &limit);
+	getrlimit(RLIMIT_MSGQUEUE, &limit);
 	return limit.rlim_cur == 4096 && limit.rlim_max == 4096 ? 0 : 4;
 }
 
@@ -385,7 +385,7 @@ static void signals_are_as_the_caller_had_them(void **state)
 
 static void directory_environment_umask_and_limits_arrive(void **state)
 {
-	const struct lat_rlimit limit = { RLIMIT_CORE, 4096 };
+	const struct lat_rlimit limit = { RLIMIT_MSGQUEUE, 4096 };
 	struct run r = { .spec = { .rlimits = &limit, .rlimit_count = 1 } };
 	mode_t before = umask(027);
 	char cwd[4096];
