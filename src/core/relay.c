@@ -18,7 +18,7 @@
 /* Above this a direction counts as bulk. */
 #define COPY_SIZE 16384
 /* What one direction may move before others get their turn. */
-#define TURN_BYTES (1u << 20)
+#define TURN_BYTES (256u << 10)
 
 struct lat_relays {
 	struct lat_poller *poller;

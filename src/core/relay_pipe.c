@@ -5,7 +5,7 @@
 #include <fcntl.h>
 
 /* One pipe's capacity. The kernel grants an unprivileged user 64 MiB in pipes before it hands out small ones. */
-#define PIPE_SIZE (512 << 10)
+#define PIPE_SIZE (256 << 10)
 #define IDLE_MAX 16
 #define PIPES_MAX 256
 
