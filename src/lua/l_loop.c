@@ -252,6 +252,10 @@ static int luv_enter(lua_State *L, int nargs, int nresults, int flags)
 	int base = lua_gettop(L) - nargs, status;
 	struct lat_rt_error err;
 
+	if (rt->ending) {
+		lua_settop(L, base - 1);
+		return -LUA_ERRRUN;
+	}
 	lua_pushcfunction(L, lat_rt_add_traceback);
 	lua_insert(L, base);
 	rt->inside = true;
@@ -268,11 +272,19 @@ static int luv_enter(lua_State *L, int nargs, int nresults, int flags)
 
 int lat_open_luv(lua_State *L)
 {
+	/* Threads get states that look at the environment's paths; walk meets handles that are not luv's; the loop is ours
+	 * to close. */
+	static const char *const absent[] = { "new_work", "new_thread", "walk", "loop_close" };
+
 	luv_set_loop(L, loop_of(L));
 	luv_set_callback(L, luv_enter);
 	luaopen_luv(L);
 	lua_pushcfunction(L, l_run); /* luv's own would keep the door shut while callbacks come */
 	lua_setfield(L, -2, "run");
+	for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
+		lua_pushnil(L);
+		lua_setfield(L, -2, absent[i]);
+	}
 	return 1;
 }
 

@@ -111,7 +111,10 @@ static void set_searcher(lua_State *L)
 	lua_pop(L, 1);
 }
 
-/* ---- the end of the loop ---- */
+/* ---- the end of the loop ----
+ *
+ * First, before the state closes, what a script has closed is finished: luv frees a handle whose end is still pending.
+ * Then the state closes and with it boxes and luv's objects, and the last finalizer ends the loop. No callback enters Lua. */
 
 static void close_handle(uv_handle_t *handle, void *arg)
 {
@@ -133,6 +136,24 @@ static int end_loop(lua_State *L)
 		rt->has_loop = false;
 	}
 	return 0;
+}
+
+static void note_closing(uv_handle_t *handle, void *closing)
+{
+	*(bool *)closing |= uv_is_closing(handle);
+}
+
+static void finish_closing(struct lat_rt *rt)
+{
+	bool closing;
+
+	for (int turns = 0; turns < 16; turns++) {
+		closing = false;
+		uv_walk(&rt->loop, note_closing, &closing);
+		if (!closing)
+			return;
+		uv_run(&rt->loop, UV_RUN_NOWAIT);
+	}
 }
 
 static void guard_loop(lua_State *L)
@@ -230,6 +251,11 @@ int lat_rt_enter(struct lat_rt *rt, lua_CFunction deliver, void *ctx, struct lat
 	struct lat_rt_error own;
 
 	assert(!rt->inside);
+	if (rt->ending) {
+		if (err)
+			*err = (struct lat_rt_error){ .why = LAT_RT_ERROR, .text = "the state is closing" };
+		return -ECANCELED;
+	}
 	if (!lua_checkstack(L, LUA_MINSTACK)) {
 		if (err)
 			*err = (struct lat_rt_error){ .why = LAT_RT_MEMORY, .text = "out of memory" };
@@ -279,6 +305,8 @@ void lat_rt_wait_end(lua_State *L)
 
 void lat_rt_callback_failed(struct lat_rt *rt, const struct lat_rt_error *err)
 {
+	if (rt->ending)
+		return;
 	if (rt->running && !rt->callback_error) {
 		rt->callback_error = malloc(sizeof(*err));
 		if (rt->callback_error) {
@@ -351,6 +379,9 @@ void lat_rt_free(struct lat_rt *rt)
 	if (!rt)
 		return;
 	assert(!rt->inside);
+	rt->ending = true;
+	if (rt->has_loop)
+		finish_closing(rt);
 	lua_close(rt->L);
 	free(rt->callback_error);
 	free(rt);

@@ -55,7 +55,7 @@ void lat_rt_set_limits(struct lat_rt *rt, const struct lat_rt_limits *limits);
 
 /* The one door. Runs `deliver` protected, with ctx as a light userdata at index 1; it pushes its own arguments, calls what
  * is to be called, and writes results to *ctx. Returns 0, or with *err filled (err may be NULL): -EPROTO for an error,
- * -ETIME for a tripped limit, -ENOMEM; the caller then uses its safe default. Not re-entrant: asserted. */
+ * -ETIME for a tripped limit, -ENOMEM, -ECANCELED while the state is being freed; the caller then uses its safe default. Not re-entrant: asserted. */
 int lat_rt_enter(struct lat_rt *rt, lua_CFunction deliver, void *ctx, struct lat_rt_error *err);
 
 /* A C function that Lua called and that now waits in the loop: between these two, callbacks may come in by the door.

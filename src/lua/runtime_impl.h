@@ -8,6 +8,7 @@ struct lat_rt {
 	enum lat_rt_kind kind;
 	struct lat_rt_limits limits;
 	bool inside;            /* somebody is behind the door */
+	bool ending;            /* lat_rt_free has begun: the door stays shut */
 	/* limits.c */
 	size_t memory_used;
 	uint64_t instructions_left;

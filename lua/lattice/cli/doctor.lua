@@ -41,6 +41,10 @@ local function examine(timeout_ms)
   -- Either way of queueing serves.
   local by_name = {}
   for _, f in ipairs(findings) do by_name[f.name] = f end
+  for name in pairs(facts.in_user_namespace) do
+    local f = by_name[name]
+    if not by_name.user_namespace.ok and not f.ok then f.detail, f.fix = "see user_namespace", nil end
+  end
   if by_name.nfqueue_compat.ok and not by_name.nfqueue.ok then
     by_name.nfqueue.detail, by_name.nfqueue.fix = "nfqueue_compat serves instead", nil
   end
@@ -78,12 +82,22 @@ local function print_finding(f, out)
   local mark = f.ok and out:paint("green", "yes")
     or out:paint(f.required and "red" or "yellow", "no ")
   local what = f.detail
-  if not f.ok then what = (f.code or "?") .. (what ~= "" and ", " .. what or "") end
+  if f.code then what = f.code .. (what ~= "" and ", " .. what or "") end
   out:print(("%s  %-24s %s"):format(mark, f.name, what):match("^(.-)%s*$"))
   if f.fix then
     io.stdout:write(wrap("tried: " .. f.how .. "; needed for: " .. f.needed_for, "       "), "\n",
       wrap("fix: " .. f.fix, "       "), "\n")
   end
+end
+
+-- Nothing is known to be missing: then the whole of it is tried.
+local function try_run(findings, timeout_ms)
+  local ok, why = require("lattice.cli.support.doctor_run").probe(math.max(10000, timeout_ms))
+  findings[#findings + 1] = {
+    name = "run", ok = ok, detail = ok and "" or why, required = true, how = "lattice run -- true",
+    needed_for = "everything", fix = not ok and "see what it said" or nil,
+  }
+  return ok
 end
 
 function M.run(args, out)
@@ -93,6 +107,7 @@ function M.run(args, out)
   end
   local findings = examine(args.timeout)
   local missing = M.missing(findings)
+  if #missing == 0 and not try_run(findings, args.timeout) then missing[1] = "run" end
   local can_run = #missing == 0
   if args.json then
     local json = require "lattice.json"

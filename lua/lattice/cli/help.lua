@@ -7,16 +7,31 @@ local M = {
 
 local first = { "run", "check", "explain", "test", "log", "doctor" }
 
-local function summaries(names)
+local function shown(names)
   local cli = require "lattice.cli"
-  local lines = {}
+  local commands = {}
   for _, name in ipairs(names) do
     local command = cli.find(name)
-    if command and not command.hidden then
-      lines[#lines + 1] = ("  %-12s %s\n"):format(name, command.summary)
-    end
+    if command and not command.hidden then commands[#commands + 1] = command end
+  end
+  return commands
+end
+
+local function summaries(names)
+  local lines = {}
+  for i, command in ipairs(shown(names)) do
+    lines[i] = ("  %-12s %s\n"):format(command.name, command.summary)
   end
   return table.concat(lines)
+end
+
+local function as_json(out, names)
+  local json = require "lattice.json"
+  local list = {}
+  for i, command in ipairs(shown(names)) do
+    list[i] = { name = command.name, summary = command.summary, examples = json.array(command.examples) }
+  end
+  out:json("help", { commands = json.array(list) })
 end
 
 --- Six commands and two examples.
@@ -37,6 +52,10 @@ end
 function M.run(args, out)
   local cli = require "lattice.cli"
   if not args.command then
+    if args.json then
+      as_json(out, cli.names())
+      return cli.exit.ok
+    end
     io.stdout:write("Usage: lattice COMMAND ...\n\nCommands:\n", summaries(cli.names()),
       "\nlattice help COMMAND explains one, with examples.\n")
     return cli.exit.ok
@@ -48,7 +67,11 @@ function M.run(args, out)
       near and "; did you mean '" .. near .. "'?" or ""))
     return cli.exit.usage
   end
-  io.stdout:write(cli.help(command), "\n")
+  if args.json then
+    as_json(out, { args.command })
+  else
+    io.stdout:write(cli.help(command), "\n")
+  end
   return cli.exit.ok
 end
 

@@ -63,6 +63,10 @@ end
 
 function M.run(args, out)
   if args.stubs then return write_stubs(args.stubs, out) end
+  if args.api and args.json then
+    out:json("api", { modules = require("lattice.api").list() })
+    return 0
+  end
   if args.api then
     local text, why = require("lattice.cli.support.stubs").help(require("lattice.api").list(), args.api)
     if text then io.stdout:write(text) else out:message(why) end

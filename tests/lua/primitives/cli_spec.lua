@@ -57,6 +57,15 @@ describe("lattice", function()
     assert.equal(text, (lattice("--version")))
   end)
 
+  it("lists its commands for programs", function()
+    local all = json.decode((lattice("help --json")))
+    assert.equal("lattice/help/v1", all.schema)
+    assert.equal(#require("lattice.cli").names(), #all.commands)
+    assert.equal("run", json.decode((lattice("help run --json"))).commands[1].name)
+    local modules = json.decode((lattice("lua --api all --json"))).modules
+    assert.equal("lattice.addr", modules[1].name)
+  end)
+
   it("writes completions for three shells", function()
     for _, shell in ipairs { "bash", "zsh", "fish" } do
       local text, status = lattice("completion " .. shell)
@@ -76,6 +85,23 @@ describe("lattice", function()
     local pipe = io.popen("LUA_INIT='error(1)' LUA_PATH=/nowhere LUA_CPATH=/nowhere " .. exe .. " version 2>&1")
     assert.matches("^lattice %d", pipe:read("a"))
     pipe:close()
+  end)
+end)
+
+describe("lattice doctor", function()
+  it("tries everything, run itself last, and says whether run works", function()
+    local text, status = lattice("doctor --json")
+    local result = json.decode(text)
+    assert.equal("lattice/doctor/v1", result.schema)
+    assert.equal(result.run and 0 or 5, status)
+    assert.equal(result.run, #result.missing == 0)
+    if result.run then assert.equal("run", result.features[#result.features].name) end
+  end)
+
+  it("shows a way out for what is missing", function()
+    local text = lattice("doctor --timeout 1")
+    assert.matches("lattice run", text)
+    assert.equal(2, select(2, lattice("doctor --timeout nonsense")))
   end)
 end)
 
@@ -108,7 +134,9 @@ describe("lattice lua", function()
   it("ends cleanly with timers, luv handles and requests still open", function()
     local text, status = lattice([[lua -e 'local loop = require "lattice.loop" local uv = require "luv"
       loop.timer(60000, print) loop.signal("SIGHUP", print)
-      uv.new_timer():start(60000, 0, print) uv.new_pipe() uv.getaddrinfo("127.0.0.1", nil, nil, function() end)']])
+      uv.new_timer():start(60000, 0, print) uv.new_pipe() uv.getaddrinfo("127.0.0.1", nil, nil, function() end)
+      uv.new_timer():start(0, 0, print) uv.new_udp():close(print) uv.new_pipe():close() loop.timer(0, print)
+      uv.new_idle():start(print) uv.spawn("true", {}, print) uv.fs_stat("/", print)']])
     assert.same({ "", 0 }, { text, status })
   end)
 

@@ -8,7 +8,8 @@ local M = {}
 ---@field fix string?
 
 local userns_fix = "sysctl -w kernel.unprivileged_userns_clone=1 (Debian), user.max_user_namespaces > 0; "
-  .. "inside a container: allow clone(CLONE_NEWUSER), unshare and mount in its seccomp profile"
+  .. "inside a container: allow clone(CLONE_NEWUSER), unshare and mount in its seccomp profile; "
+  .. "inside a chroot none can be made"
 local module_fix = "load it once as root: modprobe %s (and name it in /etc/modules-load.d/lattice.conf)"
 
 ---@type table<string, lattice.doctor.Fact>
@@ -76,12 +77,13 @@ local function read(path)
   return text
 end
 
--- Settings that are known to be the cause, asked for on this host.
-local namespaces = {
-  user_namespace = true, net_namespace = true, mount_namespace = true, pid_namespace = true,
-  nested_user_namespace = true, nf_tables = true,
+--- Probes that begin in a user namespace: without one they say nothing of their own.
+M.in_user_namespace = {
+  net_namespace = true, mount_namespace = true, pid_namespace = true, nested_user_namespace = true,
+  nf_tables = true, nfqueue = true, nfqueue_compat = true, tproxy = true, tun_device = true,
 }
 
+-- Settings that are known to be the cause, asked for on this host.
 local function userns_cause()
   if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" then
     return "sysctl -w kernel.unprivileged_userns_clone=1 (it is 0 here)"
@@ -100,7 +102,8 @@ end
 ---@param code string?
 ---@return string?
 function M.fix(name, code)
-  if namespaces[name] and (code == "EPERM" or code == "EACCES" or code == "ENOSPC") then
+  local namespace = name == "user_namespace" or M.in_user_namespace[name]
+  if namespace and (code == "EPERM" or code == "EACCES" or code == "ENOSPC") then
     local cause = userns_cause()
     if cause then return cause end
   end
