@@ -41,7 +41,11 @@ local function print_human(result, args, out)
   local by = result.rule == 0 and ("default \"%s\" of %s"):format(result.action, result.policy)
     or ("%s  %s  (rule %d)"):format(result.where, result.text, result.rule)
   out:print("  by    " .. by .. (result.reason and ": " .. result.reason or ""))
-  if result.action == "ask" then out:print("  note  refused unless the policy's on(\"ask\") handler allows it") end
+  if result.handler then
+    out:print(("  note  in a run, on(\"%s\") is asked first, and can say otherwise"):format(result.handler))
+  elseif result.action == "ask" then
+    out:print("  note  the policy has no on(\"ask\") handler, so this is always refused")
+  end
   if #result.passed_over > 0 then
     out:print("  passed over:")
     local shown = args.all and #result.passed_over or math.min(#result.passed_over, SHOWN)
@@ -69,6 +73,8 @@ function M.run(args, out)
   local result = {
     verdict = verdict.verdict, action = verdict.action, rule = verdict.rule, where = verdict.where,
     policy = loaded.name, reason = verdict.reason, text = rule and rule.text,
+    handler = verdict.action == "ask" and loaded.handlers.ask and "ask"
+      or verdict.rule == 0 and loaded.handlers.connect and "connect" or nil,
     flow = policy.print.flow(flow), change = change(policy, flow, verdict), passed_over = {},
   }
   for i, one in ipairs(passed) do

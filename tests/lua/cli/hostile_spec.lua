@@ -1,6 +1,7 @@
 -- The hostile corpus (see tests/lua/policy/hostile_spec.lua) against the program itself: `lattice run` loads policies in
--- a state of its own whose limits are in C. (`lattice check` has the limits of plain Lua: a sample suffices.) Nothing of the corpus gets to the point
--- where a command would start, but for what is merely large and stays within the program's limits.
+-- a state of its own whose limits are in C. (`lattice check` has the limits of plain Lua: a sample suffices.) Nothing of
+-- the corpus gets to the point where a command would start, but for what is merely large and stays within the program's
+-- limits.
 local lattice = os.getenv("LATTICE")
 local SECONDS = 20
 

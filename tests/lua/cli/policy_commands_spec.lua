@@ -34,12 +34,12 @@ describe("the policy commands", function()
   setup(function()
     folder = assert(io.popen("mktemp -d")):read("l")
     -- in the program this look-up finds what is compiled in
-    local load_ = require("lattice.policy.load")
-    shipped = load_.shipped
-    load_.shipped = path.shipped
+    local loader = require("lattice.policy.loader")
+    shipped = loader.shipped
+    loader.shipped = path.shipped
   end)
   teardown(function()
-    require("lattice.policy.load").shipped = shipped
+    require("lattice.policy.loader").shipped = shipped
     os.execute("rm -r '" .. folder .. "'")
   end)
 

@@ -151,6 +151,14 @@ describe("include", function()
     end)
   end
 
+  it("tells a file from the shipped policy of the same name", function()
+    local p = assert(policy.load({
+      files = { "policies/guards.lua" }, shipped = path.shipped,
+      read = function() return 'include "guards"\nallow "tcp to any"\n' end,
+    }))
+    assert.equal("policies/guards.lua:2", p.rules[4].where)
+  end)
+
   it("of a shipped policy takes its rules, and leaves its tests to itself", function()
     local p = assert(load('allow "tcp to host port 22"\ninclude "guards"\nallow "tcp to any"', { run_tests = true }))
     assert.equal(5, #p.rules)
