@@ -162,9 +162,11 @@ static int copy_step(struct lat_relay *r, struct lat_relay_half *h, int from, in
 		h->ended = true;
 		return STEP_ON;
 	}
-	/* The first message goes out at once in any case; from the second on Nagle would wait for its ACK. */
-	if (h->sends < 2 && ++h->sends == 2)
+	/* One small message goes out at once in any case; whatever comes behind it would wait for its ACK (Nagle). */
+	if (h->sends < 2 && (++h->sends == 2 || n == COPY_SIZE)) {
 		setsockopt(to, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		h->sends = 2;
+	}
 	sent = send(to, buf, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (sent < 0 && errno != EAGAIN) {
 		h->broken = true;
