@@ -17,6 +17,22 @@ end
 
 local function contains(text, part) assert.truthy(text:find(part, 1, true), text) end
 
+describe("the words", function()
+  it("are those of the stub for editors and of the lint settings", function()
+    local stub, seen = {}, {}
+    for word in path.read("lua/lattice/policy/_meta/words.lua"):gmatch("\nfunction ([%w_]+)%(") do stub[word] = true end
+    local ctx = setmetatable({}, { __index = function() return {} end })
+    for word in pairs(require("lattice.policy.words").new(ctx)) do seen[word] = true end
+    assert.same(seen, stub)
+    local lint = path.read(".luacheckrc"):match("policy_words = {(.-)}")
+    for word in lint:gmatch('"([%w_]+)"') do
+      assert.is_true(seen[word], word)
+      seen[word] = nil
+    end
+    assert.same({}, seen)
+  end)
+end)
+
 describe("a policy's settings", function()
   it("are what nothing said", function()
     local p = assert(load(""))
