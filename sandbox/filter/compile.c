@@ -56,8 +56,9 @@ static int emit_rule(struct lat_filter *f, const struct lat_filter_rule *rule)
 	return r;
 }
 
-/* Calls that libseccomp does not number: newer than the one of Debian 12 (these have one number everywhere), or, on
- * i386, told as part of socketcall although they are calls of their own since Linux 4.3. */
+/* Calls that libseccomp does not number: newer than the one of Debian 12 (these have one number
+ * everywhere), or, on i386, told as part of socketcall although they are calls of their own since
+ * Linux 4.3. */
 static const struct {
 	uint32_t arch; /* 0: any */
 	const char *call;
@@ -69,7 +70,8 @@ static const struct {
 	{ SCMP_ARCH_X86, "connect", 362 },
 };
 
-/* The number of a call, -ENOENT where the architecture does not have it, -EINVAL where it has but we do not know it. */
+/* The number of a call, -ENOENT where the architecture does not have it, -EINVAL where it has but
+ * we do not know it. */
 static int number(uint32_t arch, const char *call)
 {
 	int nr;
@@ -78,12 +80,15 @@ static int number(uint32_t arch, const char *call)
 		if ((!direct[i].arch || direct[i].arch == arch) && !strcmp(call, direct[i].call))
 			return direct[i].nr;
 	nr = seccomp_syscall_resolve_name_arch(arch, call);
-	/* Small pseudo numbers stand for calls behind a multiplexer, large ones for calls that are not there. */
+	/* Small pseudo numbers stand for calls behind a multiplexer, large ones for calls that are
+	 * not there. */
 	return nr >= 0 ? nr : nr > -10000 ? -EINVAL : -ENOENT;
 }
 
-/* All rows of one call; the accumulator holds the call's number before and, if it is another call, after. */
-static int emit_call(struct lat_filter *f, uint32_t nr, const struct lat_filter_rule *rules, size_t count)
+/* All rows of one call; the accumulator holds the call's number before and, if it is another call,
+ * after. */
+static int emit_call(
+	struct lat_filter *f, uint32_t nr, const struct lat_filter_rule *rules, size_t count)
 {
 	size_t jump = f->count;
 	bool closed = false;
@@ -124,7 +129,8 @@ static int emit_arch(struct lat_filter *f, uint32_t arch)
 		const struct lat_filter_rule *rules = &lat_filter_rules[i];
 		int nr = number(arch, rules->call);
 
-		for (n = 1; i + n < lat_filter_rule_count && !strcmp(rules[n].call, rules->call); n++)
+		for (n = 1; i + n < lat_filter_rule_count && !strcmp(rules[n].call, rules->call);
+			n++)
 			;
 		if (nr == -EINVAL)
 			r = nr;
@@ -157,7 +163,8 @@ int lat_filter_build(struct lat_filter *f)
 int lat_filter_install(const struct lat_filter *f)
 {
 	struct sock_fprog program = { (unsigned short)f->count, (struct sock_filter *)f->code };
-	long fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+	long fd = syscall(
+		SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
 
 	return fd < 0 ? -errno : (int)fd;
 }

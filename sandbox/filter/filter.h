@@ -1,9 +1,11 @@
-/* The command's seccomp filter: covers what the namespaces do not, and hands connect(2) to the supervisor.
+/* The command's seccomp filter: covers what the namespaces do not, and hands connect(2) to the
+ * supervisor.
  *
- * It is not the wall for IP (that is the trap namespace). Rules are rows of a table (rules.c), first match wins within
- * a system call; int arguments are compared by their low 32 bits, as the kernel reads them. Numbers come from
- * libseccomp; its rule language can say neither "otherwise" beside an allowing default nor "low half differs", so the
- * program is put together here (compile.c). */
+ * It is not the wall for IP (that is the trap namespace). Rules are rows of a table (rules.c),
+ * first match wins within a system call; int arguments are compared by their low 32 bits, as the
+ * kernel reads them. Numbers come from libseccomp; its rule language can say neither "otherwise"
+ * beside an allowing default nor "low half differs", so the program is put together here
+ * (compile.c). */
 #ifndef LAT_SANDBOX_FILTER_H
 #define LAT_SANDBOX_FILTER_H
 #include <linux/filter.h>
@@ -12,11 +14,14 @@
 
 /* One condition on an argument: (arg & mask) op value. */
 enum lat_filter_op { LAT_FILTER_NONE, LAT_FILTER_EQ, LAT_FILTER_ANY /* of the mask's bits set */ };
-struct lat_filter_cond { uint8_t op, arg; uint32_t mask, value; };
+struct lat_filter_cond {
+	uint8_t op, arg;
+	uint32_t mask, value;
+};
 
 struct lat_filter_rule {
-	const char *call;            /* rows of one call stand together */
-	uint32_t action;             /* SECCOMP_RET_* with its errno */
+	const char *call; /* rows of one call stand together */
+	uint32_t action;  /* SECCOMP_RET_* with its errno */
 	struct lat_filter_cond when[3];
 	const char *why;
 };
@@ -34,7 +39,8 @@ struct lat_filter {
 
 /* Puts the program together. 0; -E2BIG; -EINVAL: a call of the table has no number that we know. */
 int lat_filter_build(struct lat_filter *filter);
-/* Installs it on the calling thread, which must have NO_NEW_PRIVS. Returns the listener, or negative errno. */
+/* Installs it on the calling thread, which must have NO_NEW_PRIVS. Returns the listener, or
+ * negative errno. */
 int lat_filter_install(const struct lat_filter *filter);
 
 #endif

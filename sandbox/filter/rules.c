@@ -1,5 +1,6 @@
-/* The rows of the filter: what is refused, with which errno, and why. The errno is the one of a kernel that lacks the
- * thing or of a caller that may not use it, so that programs take the way they have for such hosts. */
+/* The rows of the filter: what is refused, with which errno, and why. The errno is the one of a
+ * kernel that lacks the thing or of a caller that may not use it, so that programs take the way
+ * they have for such hosts. */
 #include "filter/filter.h"
 #include "base/mem.h"
 #include <errno.h>
@@ -21,52 +22,67 @@
 
 #define ALLOW SECCOMP_RET_ALLOW
 #define NO(e) (SECCOMP_RET_ERRNO | (e))
-#define IS(n, v) { LAT_FILTER_EQ, n, UINT32_MAX, v }
-#define TYPE(v) { LAT_FILTER_EQ, 1, 0xf, v } /* without SOCK_NONBLOCK and SOCK_CLOEXEC */
-#define ANY(n, bits) { LAT_FILTER_ANY, n, bits, 0 }
+/* clang-format off: a row a line */
+#define IS(n, v)                                                                                   \
+	{                                                                                          \
+		LAT_FILTER_EQ, n, UINT32_MAX, v                                                    \
+	}
+#define TYPE(v)                                                                                    \
+	{                                                                                          \
+		LAT_FILTER_EQ, 1, 0xf, v                                                           \
+	} /* without SOCK_NONBLOCK and SOCK_CLOEXEC */
+#define ANY(n, bits)                                                                               \
+	{                                                                                          \
+		LAT_FILTER_ANY, n, bits, 0                                                         \
+	}
+/* clang-format on */
 
 static const char exotic[] = "a family whose sockets do not end in the trap";
-static const char namespaces[] = "a namespace of its own has its own rules and more kernel behind it";
+static const char trapped[] = "its packets end in the trap";
+static const char mediated[] = "its connects are mediated";
+static const char namespaces[] =
+	"a namespace of its own has its own rules and more kernel behind it";
 static const char mounts[] = "the view of the files is the launcher's";
 static const char others[] = "reaches into another process, its memory or its descriptors";
 static const char kernel[] = "changes or programs the kernel itself";
 static const char uring[] = "makes sockets and connects that no filter sees";
 static const char terminal[] = "types into the operator's terminal";
 
+/* clang-format off */
 const struct lat_filter_rule lat_filter_rules[] = {
 	{ "connect", SECCOMP_RET_USER_NOTIF, { { 0 } }, "early errno, identity, AF_UNIX by mediation" },
 
-	{ "socket", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_STREAM) }, "connects are mediated" },
-	{ "socket", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_SEQPACKET) }, "connects are mediated" },
-	{ "socket", NO(ESOCKTNOSUPPORT), { IS(0, AF_UNIX) }, "a datagram socket is re-aimed by each sendto" },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, 0) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_TCP) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, "ends in the trap" },
+	{ "socket", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_STREAM) }, mediated },
+	{ "socket", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_SEQPACKET) }, mediated },
+	{ "socket", NO(ESOCKTNOSUPPORT), { IS(0, AF_UNIX) }, "each sendto re-aims it" },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, 0) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_TCP) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, trapped },
 	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET), TYPE(SOCK_STREAM) }, "SCTP and the like" },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, 0) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, IPPROTO_UDP) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, IPPROTO_ICMP) }, "ends in the trap" },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, 0) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, IPPROTO_UDP) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, IPPROTO_ICMP) }, trapped },
 	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET), TYPE(SOCK_DGRAM) }, "UDP-Lite and the like" },
 	{ "socket", NO(EPERM), { IS(0, AF_INET), TYPE(SOCK_RAW) }, "forges packets" },
 	{ "socket", NO(ESOCKTNOSUPPORT), { IS(0, AF_INET) }, exotic },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, 0) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_TCP) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, "ends in the trap" },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, 0) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_TCP) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, trapped },
 	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET6), TYPE(SOCK_STREAM) }, "SCTP and the like" },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, 0) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, IPPROTO_UDP) }, "ends in the trap" },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, IPPROTO_ICMPV6) }, "ends in the trap" },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, 0) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, IPPROTO_UDP) }, trapped },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, IPPROTO_ICMPV6) }, trapped },
 	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET6), TYPE(SOCK_DGRAM) }, "UDP-Lite and the like" },
 	{ "socket", NO(EPERM), { IS(0, AF_INET6), TYPE(SOCK_RAW) }, "forges packets" },
 	{ "socket", NO(ESOCKTNOSUPPORT), { IS(0, AF_INET6) }, exotic },
-	{ "socket", ALLOW, { IS(0, AF_NETLINK), IS(2, 0) }, "route netlink of the own namespace: getifaddrs" },
+	{ "socket", ALLOW, { IS(0, AF_NETLINK), IS(2, 0) }, "getifaddrs" },
 	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_NETLINK) }, "other netlink families" },
 	{ "socket", NO(EPERM), { IS(0, AF_PACKET) }, "forges packets" },
 	{ "socket", NO(EAFNOSUPPORT), { { 0 } }, exotic },
 
 	{ "socketpair", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_STREAM) }, "joined to itself" },
 	{ "socketpair", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_SEQPACKET) }, "joined to itself" },
-	{ "socketpair", NO(ESOCKTNOSUPPORT), { IS(0, AF_UNIX) }, "a datagram pair is re-aimed by sendto" },
+	{ "socketpair", NO(ESOCKTNOSUPPORT), { IS(0, AF_UNIX) }, "each sendto re-aims it" },
 	{ "socketpair", NO(EOPNOTSUPP), { IS(0, AF_INET) }, "as the kernel says" },
 	{ "socketpair", NO(EOPNOTSUPP), { IS(0, AF_INET6) }, "as the kernel says" },
 	{ "socketpair", NO(EAFNOSUPPORT), { { 0 } }, exotic },
@@ -78,11 +94,11 @@ const struct lat_filter_rule lat_filter_rules[] = {
 	{ "ioctl", NO(EPERM), { IS(1, TUNGETDEVNETNS_NUMBER) }, "the network namespace behind a device" },
 
 	{ "clone", NO(EPERM), { ANY(0, NEW_NAMESPACES) }, namespaces },
-	{ "clone3", NO(ENOSYS), { { 0 } }, "its flags are in memory: libc falls back to clone" },
+	{ "clone3", NO(ENOSYS), { { 0 } }, "flags in memory: libc falls back to clone" },
 	{ "unshare", NO(EPERM), { ANY(0, NEW_NAMESPACES | NEW_TIME) }, namespaces },
 	{ "setns", NO(EPERM), { { 0 } }, namespaces },
 
-	{ "socketcall", NO(ENOSYS), { { 0 } }, "32-bit: arguments are in memory; direct calls exist since 4.3" },
+	{ "socketcall", NO(ENOSYS), { { 0 } }, "arguments in memory; has direct calls since 4.3" },
 	{ "io_uring_setup", NO(ENOSYS), { { 0 } }, uring },
 	{ "io_uring_enter", NO(ENOSYS), { { 0 } }, uring },
 	{ "io_uring_register", NO(ENOSYS), { { 0 } }, uring },
@@ -130,6 +146,7 @@ const struct lat_filter_rule lat_filter_rules[] = {
 	{ "iopl", NO(EPERM), { { 0 } }, kernel },
 	{ "ioperm", NO(EPERM), { { 0 } }, kernel },
 };
+/* clang-format on */
 
 const size_t lat_filter_rule_count = LAT_ARRAY_SIZE(lat_filter_rules);
 const uint32_t lat_filter_last_call = 469; /* file_setattr, Linux 6.17 */

@@ -1,4 +1,5 @@
-/* The process that becomes the command: gives up its capabilities, installs the filter, waits for the word, execs. */
+/* The process that becomes the command: gives up its capabilities, installs the filter, waits for
+ * the word, execs. */
 #include "base/mem.h"
 #include "launcher/setup.h"
 #include <fcntl.h>
@@ -15,7 +16,8 @@
 
 extern char **environ;
 
-/* What the caller handed to us at exec: the command gets the same, whatever the supervisor changed for itself. */
+/* What the caller handed to us at exec: the command gets the same, whatever the supervisor changed
+ * for itself. */
 static struct {
 	sigset_t mask;
 	bool ignored[NSIG];
@@ -26,7 +28,8 @@ __attribute__((constructor)) static void remember_start(void)
 {
 	struct sigaction now;
 
-	/* A closed standard descriptor would become the first thing that we open, and go to the command. */
+	/* A closed standard descriptor would become the first thing that we open, and go to the
+	 * command. */
 	for (int fd = 0; fd < 3; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			abort();
@@ -45,7 +48,8 @@ _Noreturn static void fail(struct lat_setup *s)
 static void restore_signals(void)
 {
 	for (int sig = 1; sig < NSIG; sig++) {
-		struct sigaction action = { .sa_handler = at_start.ignored[sig] ? SIG_IGN : SIG_DFL };
+		struct sigaction action = { .sa_handler =
+						    at_start.ignored[sig] ? SIG_IGN : SIG_DFL };
 
 		sigaction(sig, &action, NULL);
 	}
@@ -72,9 +76,9 @@ static void set_limits(struct lat_setup *s)
 	}
 }
 
-/* May a socket go in as standard input or output? A connected unix stream or sequenced-packet socket may: it is how libuv
- * and sshd make pipes, and it can be aimed at nothing else (connect says EISCONN). Any other socket is the host's network,
- * or (unix datagrams) could be. */
+/* May a socket go in as standard input or output? A connected unix stream or sequenced-packet
+ * socket may: it is how libuv and sshd make pipes, and it can be aimed at nothing else (connect
+ * says EISCONN). Any other socket is the host's network, or (unix datagrams) could be. */
 static bool harmless_socket(int fd)
 {
 	struct sockaddr_un peer;
@@ -85,7 +89,8 @@ static bool harmless_socket(int fd)
 	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) || domain != AF_UNIX)
 		return false;
 	n = sizeof(type);
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) || (type != SOCK_STREAM && type != SOCK_SEQPACKET))
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) ||
+		(type != SOCK_STREAM && type != SOCK_SEQPACKET))
 		return false;
 	/* Without a peer it was never connected, or (errno ECONNRESET and the like) is past use. */
 	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
@@ -107,7 +112,8 @@ static void replace_sockets(void)
 	}
 }
 
-/* Is there a file of this name on PATH? execvpe says EACCES also for a folder on PATH that may not be searched. */
+/* Is there a file of this name on PATH? execvpe says EACCES also for a folder on PATH that may not
+ * be searched. */
 static bool on_path(const char *name)
 {
 	const char *path = getenv("PATH");
@@ -159,7 +165,8 @@ _Noreturn void lat_command_main(struct lat_setup *s)
 	listener = lat_filter_install(&s->filter);
 	if (listener < 0) {
 		lat_setup_fail(s, listener, "seccomp filter with a listener%s",
-			listener == -EBUSY ? " (this process already has one: a sandbox around it?)" : "");
+			listener == -EBUSY ? " (this process already has one: a sandbox around it?)"
+					   : "");
 		fail(s);
 	}
 	if (lat_msg_send(s->command, &ready, &listener, 1))

@@ -1,7 +1,9 @@
-/* pid 1 of the sandbox: prepares it as a list of steps, starts the command's process, then serves the supervisor, reaps,
- * and ends with the command, whereupon the kernel kills whatever is left inside.
+/* pid 1 of the sandbox: prepares it as a list of steps, starts the command's process, then serves
+ * the supervisor, reaps, and ends with the command, whereupon the kernel kills whatever is left
+ * inside.
  *
- * It dies with the supervisor (parent-death signal, and the end of the control socket), and the sandbox with it. */
+ * It dies with the supervisor (parent-death signal, and the end of the control socket), and the
+ * sandbox with it. */
 #include "base/mem.h"
 #include "launcher/setup.h"
 #include <fcntl.h>
@@ -43,7 +45,8 @@ static int start_command(struct lat_setup *s)
 		return lat_setup_fail(s, -errno, "socketpair");
 	s->command_pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0);
 	if (s->command_pid < 0)
-		return lat_setup_fail(s, -errno, "user namespace of the command (a second one below the first)");
+		return lat_setup_fail(
+			s, -errno, "user namespace of the command (a second one below the first)");
 	if (s->command_pid == 0) {
 		s->command = pair[1];
 		close(pair[0]);
@@ -57,7 +60,8 @@ static int start_command(struct lat_setup *s)
 	if (!r)
 		r = lat_msg_receive(s->command, &msg, &s->given[LAT_GIVEN_NOTIFY], &n);
 	if (r)
-		return s->failure.type ? r : lat_setup_fail(s, r, "the command's process ended early");
+		return s->failure.type ? r
+				       : lat_setup_fail(s, r, "the command's process ended early");
 	if (msg.type == LAT_MSG_FAILED || n != 1) {
 		s->failure = msg;
 		return -EPROTO;

@@ -1,4 +1,5 @@
-/* The supervisor's side: plans, forks init into its namespaces, takes what init made, and the words that go between. */
+/* The supervisor's side: plans, forks init into its namespaces, takes what init made, and the words
+ * that go between. */
 #include "base/log.h"
 #include "base/mem.h"
 #include "launcher/setup.h"
@@ -41,15 +42,19 @@ static long sysctl_value(const char *path)
 	return strtol(text, NULL, 10);
 }
 
-/* Why this host does not let us have a user namespace, and the way out; "" if no reason is known. */
+/* Why this host does not let us have a user namespace, and the way out; "" if no reason is known.
+ */
 static const char *userns_hint(void)
 {
 	if (sysctl_value("/proc/sys/kernel/unprivileged_userns_clone") == 0)
-		return "; user namespaces are switched off here: sysctl kernel.unprivileged_userns_clone=1";
+		return "; user namespaces are switched off here: sysctl "
+		       "kernel.unprivileged_userns_clone=1";
 	if (sysctl_value("/proc/sys/user/max_user_namespaces") == 0)
-		return "; user namespaces are switched off here: sysctl user.max_user_namespaces=10000";
+		return "; user namespaces are switched off here: sysctl "
+		       "user.max_user_namespaces=10000";
 	if (sysctl_value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1)
-		return "; AppArmor restricts user namespaces here: give lattice a profile with 'userns,', or "
+		return "; AppArmor restricts user namespaces here: give lattice a profile with "
+		       "'userns,', or "
 		       "sysctl kernel.apparmor_restrict_unprivileged_userns=0";
 	return "";
 }
@@ -80,7 +85,8 @@ static int plan(struct lat_setup *s, struct lat_launch_error *e)
 		return explain(e, -EINVAL, false, "no command given");
 	if (inside_a_sandbox())
 		return explain(e, -EPERM, false,
-			"this process is already inside a Lattice sandbox, and sandboxes do not nest: "
+			"this process is already inside a Lattice sandbox, and sandboxes do not "
+			"nest: "
 			"run the command itself, the policy around it holds");
 	s->ipv6 = has_ipv6();
 	r = lat_identity_plan(s);
@@ -89,11 +95,13 @@ static int plan(struct lat_setup *s, struct lat_launch_error *e)
 	lat_mounts_plan(s);
 	r = lat_filter_build(&s->filter);
 	if (r)
-		return explain(e, r, false, "seccomp filter: %s", r == -E2BIG ?
-			"too long" : "libseccomp gives no number for one of its calls");
+		return explain(e, r, false, "seccomp filter: %s",
+			r == -E2BIG ? "too long"
+				    : "libseccomp gives no number for one of its calls");
 	r = lat_trap_build(&s->trap[0], s->ipv6, true, spec->host_ports, spec->host_port_count);
 	if (!r)
-		r = lat_trap_build(&s->trap[1], s->ipv6, false, spec->host_ports, spec->host_port_count);
+		r = lat_trap_build(
+			&s->trap[1], s->ipv6, false, spec->host_ports, spec->host_port_count);
 	if (r == -E2BIG)
 		return explain(e, r, false, "more than %d separate ranges of host ports: join some",
 			LAT_TRAP_SPANS_MAX);
@@ -132,7 +140,8 @@ static int await_ready(struct lat_sandbox *sandbox, struct lat_msg *msg, int *fd
 }
 
 /* Gives the descriptors their names. */
-static int take_given(struct lat_sandbox *sandbox, const struct lat_msg *msg, const int *fds, size_t nfds)
+static int take_given(
+	struct lat_sandbox *sandbox, const struct lat_msg *msg, const int *fds, size_t nfds)
 {
 	int *const slots[] = {
 		[LAT_GIVEN_NOTIFY] = &sandbox->notify,
@@ -162,9 +171,9 @@ static int take_given(struct lat_sandbox *sandbox, const struct lat_msg *msg, co
 
 static void close_all(struct lat_sandbox *sandbox)
 {
-	int *const fds[] = { &sandbox->pidfd, &sandbox->control, &sandbox->notify, &sandbox->listener,
-		&sandbox->queue, &sandbox->diag, &sandbox->nft, &sandbox->raw4, &sandbox->raw6,
-		&sandbox->dns_udp, &sandbox->dns_tcp, &sandbox->root };
+	int *const fds[] = { &sandbox->pidfd, &sandbox->control, &sandbox->notify,
+		&sandbox->listener, &sandbox->queue, &sandbox->diag, &sandbox->nft, &sandbox->raw4,
+		&sandbox->raw6, &sandbox->dns_udp, &sandbox->dns_tcp, &sandbox->root };
 
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(fds); i++)
 		lat_close(fds[i]);
@@ -179,8 +188,8 @@ static int take_over(struct lat_setup *s, struct lat_sandbox *sandbox, struct la
 	int r = s->whole_map ? map_from_outside(s, sandbox->init) : 0;
 
 	if (r)
-		return explain(e, r, true, "user namespace: writing its id maps: %s%s", strerror(-r),
-			userns_hint());
+		return explain(e, r, true, "user namespace: writing its id maps: %s%s",
+			strerror(-r), userns_hint());
 	r = await_ready(sandbox, &msg, fds, &nfds);
 	if (r)
 		return explain(e, r, true, "the sandbox's init %s%s",
@@ -195,18 +204,21 @@ static int take_over(struct lat_setup *s, struct lat_sandbox *sandbox, struct la
 	while (nfds--)
 		close(fds[nfds]);
 	r = msg.type == LAT_MSG_FAILED && msg.value ? -msg.value : -EPROTO;
-	return explain(e, r, true, "%s%s", msg.text, r == -EPERM || r == -EACCES ? userns_hint() : "");
+	return explain(
+		e, r, true, "%s%s", msg.text, r == -EPERM || r == -EACCES ? userns_hint() : "");
 }
 
 static int start(struct lat_setup *s, struct lat_sandbox *sandbox, struct lat_launch_error *e)
 {
 	const unsigned long flags = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID |
-		CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
+				    CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
+	const char *hint;
 	int pair[2], pidfd = -1, r;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return explain(e, -errno, false, "socketpair: %s", strerror(errno));
-	/* Without an exit signal: nobody's wait for children sees init, and no handler of SIGCHLD runs. */
+	/* Without an exit signal: nobody's wait for children sees init, and no handler of SIGCHLD
+	 * runs. */
 	sandbox->init = (pid_t)syscall(SYS_clone, flags, NULL, &pidfd, NULL, 0);
 	if (sandbox->init == 0) {
 		s->control = pair[1];
@@ -215,15 +227,20 @@ static int start(struct lat_setup *s, struct lat_sandbox *sandbox, struct lat_la
 	r = sandbox->init < 0 ? -errno : 0;
 	close(pair[1]);
 	if (r) {
+		hint = userns_hint();
 		close(pair[0]);
-		return explain(e, r, true, "making namespaces: %s%s", strerror(-r), userns_hint());
+		return explain(e, r, true, "making namespaces: %s%s", strerror(-r),
+			*hint || r != -EPERM ? hint
+					     : "; a chroot, a container's seccomp filter, or ids "
+					       "that have no mapping forbid it here");
 	}
 	sandbox->pidfd = pidfd;
 	s->control = sandbox->control = pair[0];
 	return take_over(s, sandbox, e);
 }
 
-int lat_launch(const struct lat_launch_spec *spec, struct lat_sandbox *out, struct lat_launch_error *error)
+int lat_launch(
+	const struct lat_launch_spec *spec, struct lat_sandbox *out, struct lat_launch_error *error)
 {
 	struct lat_sandbox sandbox = { -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
 	lat_autofree struct lat_setup *s = calloc(1, sizeof(*s));
@@ -281,7 +298,8 @@ int lat_launch_receive(struct lat_sandbox *sandbox, struct lat_msg *msg, int *fd
 	return lat_msg_receive(sandbox->control, msg, fds, nfds);
 }
 
-int lat_launch_host_ports(struct lat_sandbox *sandbox, const struct lat_port_span *ports, size_t count)
+int lat_launch_host_ports(
+	struct lat_sandbox *sandbox, const struct lat_port_span *ports, size_t count)
 {
 	struct lat_nft n = { 0 };
 	int r = lat_trap_build_ports(&n, sandbox->raw6 >= 0, ports, count);
@@ -298,7 +316,8 @@ void lat_sandbox_close(struct lat_sandbox *sandbox)
 
 	if (sandbox->init > 0 && sandbox->pidfd >= 0) {
 		syscall(SYS_pidfd_send_signal, sandbox->pidfd, SIGKILL, NULL, 0);
-		while (waitid(P_PIDFD, (id_t)sandbox->pidfd, &info, WEXITED | __WALL) && errno == EINTR)
+		while (waitid(P_PIDFD, (id_t)sandbox->pidfd, &info, WEXITED | __WALL) &&
+			errno == EINTR)
 			;
 	}
 	sandbox->init = -1;

@@ -1,8 +1,9 @@
-/* The view of the files: private to the sandbox, with a /proc of its own, name resolution pointed at the supervisor, and
- * the paths of the spec hidden or made read-only. Works on a read-only root: nothing is written to it.
+/* The view of the files: private to the sandbox, with a /proc of its own, name resolution pointed
+ * at the supervisor, and the paths of the spec hidden or made read-only. Works on a read-only root:
+ * nothing is written to it.
  *
- * Replaced files are bind mounts from a small tmpfs that is mounted over /proc while it is filled and then taken away:
- * the binds keep it alive, no path leads to it. */
+ * Replaced files are bind mounts from a small tmpfs that is mounted over /proc while it is filled
+ * and then taken away: the binds keep it alive, no path leads to it. */
 #include "base/mem.h"
 #include "launcher/setup.h"
 #include <fcntl.h>
@@ -16,7 +17,8 @@
 
 #define STAGE "/proc"
 
-/* The host's nsswitch.conf with its hosts line pointed at files and DNS: other name services ask daemons outside. */
+/* The host's nsswitch.conf with its hosts line pointed at files and DNS: other name services ask
+ * daemons outside. */
 static void plan_nsswitch(struct lat_setup *s)
 {
 	static const char ours[] = "hosts: files dns\n";
@@ -75,17 +77,40 @@ static int stage_file(const char *path, const char *text)
 	return write(fd, text, len) == (ssize_t)len ? 0 : errno ? -errno : -EIO;
 }
 
-/* A file that programs need to resolve names: bound over the host's, through a symbolic link if it is one. */
+/* Without a resolv.conf (or with a link to nowhere) there is nothing to bind over: then /etc is
+ * shown through a read-only overlay that has one. */
+static int supply_resolv_conf(struct lat_setup *s)
+{
+	int r;
+
+	if (!access("/etc/resolv.conf", F_OK) || errno != ENOENT)
+		return 0;
+	r = mkdir(STAGE "/etc", 0755) ? -errno : stage_file(STAGE "/etc/resolv.conf", "");
+	if (r)
+		return lat_setup_fail(s, r, "mounts: filling the tmpfs");
+	if (mount("overlay", "/etc", "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV,
+		    "lowerdir=" STAGE "/etc:/etc"))
+		lat_setup_warn(s,
+			"there is no /etc/resolv.conf here and no overlay to supply one (%s): "
+			"names will "
+			"not resolve inside",
+			strerrordesc_np(errno));
+	else
+		lat_setup_warn(s, "there is no /etc/resolv.conf here: /etc is a read-only overlay "
+				  "with one inside");
+	return 0;
+}
+
+/* A file that programs need to resolve names: bound over the host's, through a symbolic link if it
+ * is one. */
 static int replace(struct lat_setup *s, const char *staged, const char *path, const char *text)
 {
 	int r = stage_file(staged, text);
 
 	if (!r)
 		r = bind_over(staged, path);
-	if (r == -ENOENT) {
-		lat_setup_warn(s, "%s does not exist here and cannot be replaced: names may not resolve inside", path);
+	if (r == -ENOENT)
 		return 0;
-	}
 	return r ? lat_setup_fail(s, r, "mounts: replacing %s", path) : 0;
 }
 
@@ -95,9 +120,9 @@ static int hide(struct lat_setup *s, const char *path)
 	int r;
 
 	if (stat(path, &st))
-		return errno == ENOENT || errno == ENOTDIR || errno == EACCES ?
-			0 :
-			lat_setup_fail(s, -errno, "mounts: hiding %s", path);
+		return errno == ENOENT || errno == ENOTDIR || errno == EACCES
+			       ? 0
+			       : lat_setup_fail(s, -errno, "mounts: hiding %s", path);
 	r = bind_over(S_ISDIR(st.st_mode) ? STAGE "/nothing.d" : STAGE "/nothing", path);
 	return r ? lat_setup_fail(s, r, "mounts: hiding %s", path) : 0;
 }
@@ -113,7 +138,8 @@ static int protect(struct lat_setup *s, const char *path)
 	return r ? lat_setup_fail(s, r, "mounts: making %s read-only", path) : 0;
 }
 
-/* The staged files, then read-only as a whole, then bound where they belong: each bind inherits read-only. */
+/* The staged files, then read-only as a whole, then bound where they belong: each bind inherits
+ * read-only. */
 static int bind_files(struct lat_setup *s)
 {
 	const struct lat_launch_spec *spec = s->spec;
@@ -126,7 +152,10 @@ static int bind_files(struct lat_setup *s)
 		r = -errno;
 	if (r)
 		return lat_setup_fail(s, r, "mounts: filling the tmpfs");
-	r = replace(s, STAGE "/resolv.conf", "/etc/resolv.conf", "nameserver " LAT_TRAP_DNS "\n");
+	r = supply_resolv_conf(s);
+	if (!r)
+		r = replace(s, STAGE "/resolv.conf", "/etc/resolv.conf",
+			"nameserver " LAT_TRAP_DNS "\n");
 	if (!r)
 		r = replace(s, STAGE "/hosts", "/etc/hosts", s->hosts);
 	if (!r && !access("/etc/nsswitch.conf", F_OK))
@@ -147,8 +176,9 @@ static int bind_files(struct lat_setup *s)
 /* Files of /proc and /sys that a command with the uid of root could write, capabilities or not. */
 static int protect_kernel(struct lat_setup *s)
 {
-	static const char *const paths[] = { "/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus",
-		"/proc/fs", "/proc/acpi", "/proc/asound", "/proc/driver", "/proc/mtrr", "/proc/scsi" };
+	static const char *const paths[] = { "/proc/sys", "/proc/sysrq-trigger", "/proc/irq",
+		"/proc/bus", "/proc/fs", "/proc/acpi", "/proc/asound", "/proc/driver", "/proc/mtrr",
+		"/proc/scsi" };
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(paths); i++) {
@@ -158,7 +188,8 @@ static int protect_kernel(struct lat_setup *s)
 			return r;
 	}
 	if (syscall(SYS_mount_setattr, AT_FDCWD, "/sys", AT_RECURSIVE, &attr, sizeof(attr)) &&
-		errno != EINVAL && errno != ENOENT) /* EINVAL: not a mount, so nothing to write there */
+		errno != EINVAL &&
+		errno != ENOENT) /* EINVAL: not a mount, so nothing to write there */
 		return lat_setup_fail(s, -errno, "mounts: making /sys read-only");
 	return 0;
 }
@@ -174,7 +205,8 @@ int lat_mounts_set(struct lat_setup *s)
 		return r;
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL))
 		return lat_setup_fail(s, -errno,
-			"mounts: /proc of the sandbox (inside a container its /proc must not be masked)");
+			"mounts: /proc of the sandbox (inside a container its /proc must not be "
+			"masked)");
 	r = protect_kernel(s);
 	if (r)
 		return r;

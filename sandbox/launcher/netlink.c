@@ -1,5 +1,6 @@
-/* The trap's network: lo alone, on which every address is local. A packet for anywhere comes back in on lo; there is no
- * device that leads out, so nothing leaves even if every rule of netfilter were gone. */
+/* The trap's network: lo alone, on which every address is local. A packet for anywhere comes back
+ * in on lo; there is no device that leads out, so nothing leaves even if every rule of netfilter
+ * were gone. */
 #include "base/mem.h"
 #include "launcher/setup.h"
 #include "launcher/trap.h"
@@ -70,7 +71,8 @@ static int add_address(int fd, int family)
 	return request(fd, h);
 }
 
-/* local default dev lo src OWN. The source matters: without it a connection would come from its own destination. */
+/* local default dev lo src OWN. The source matters: without it a connection would come from its own
+ * destination. */
 static int add_route(int fd, int family)
 {
 	char buf[256];
@@ -134,7 +136,8 @@ int lat_network_sysctls(struct lat_setup *s)
 		{ "ping_group_range", groups, false },
 		/* A SYN is the only way into a listener: with cookies an ACK would be one. */
 		{ "tcp_syncookies", "0", true },
-		/* On a loopback nothing is congested: what paces or probes (the host may use bbr) only costs. */
+		/* On a loopback nothing is congested: what paces or probes (the host may use bbr)
+		   only costs. */
 		{ "tcp_congestion_control", "reno", false },
 		{ "tcp_max_syn_backlog", "65535", false },
 	};

@@ -54,7 +54,9 @@ static void *need(struct lat_nft *n, void *object)
 
 int lat_nft_begin(struct lat_nft *n, const char *table)
 {
-	*n = (struct lat_nft){ .table = table, .cap = CAP_START, .buf = malloc(CAP_START), .seq = 1 };
+	*n = (struct lat_nft){
+		.table = table, .cap = CAP_START, .buf = malloc(CAP_START), .seq = 1
+	};
 	if (!n->buf)
 		return n->error = -ENOMEM;
 	close_message(n, nftnl_batch_begin(n->buf, n->seq++));
@@ -107,7 +109,8 @@ int lat_nft_send(int fd, const struct lat_nft *n)
 			h = mnl_nlmsg_next(h, &left)) {
 			const struct nlmsgerr *e = mnl_nlmsg_get_payload(h);
 
-			if (h->nlmsg_type != NLMSG_ERROR || mnl_nlmsg_get_payload_len(h) < sizeof(*e))
+			if (h->nlmsg_type != NLMSG_ERROR ||
+				mnl_nlmsg_get_payload_len(h) < sizeof(*e))
 				continue;
 			/* The first one is the cause; the rest follow from it. */
 			if (!error)
@@ -139,7 +142,8 @@ void lat_nft_chain(struct lat_nft *n, const char *name, const struct lat_nft_hoo
 			nftnl_chain_set_u32(chain, NFTNL_CHAIN_HOOKNUM, hook->num);
 			nftnl_chain_set_s32(chain, NFTNL_CHAIN_PRIO, hook->prio);
 			nftnl_chain_set_str(chain, NFTNL_CHAIN_TYPE, "filter");
-			nftnl_chain_set_u32(chain, NFTNL_CHAIN_POLICY, hook->drop ? NF_DROP : NF_ACCEPT);
+			nftnl_chain_set_u32(
+				chain, NFTNL_CHAIN_POLICY, hook->drop ? NF_DROP : NF_ACCEPT);
 		}
 		nftnl_chain_nlmsg_build_payload(h, chain);
 		close_message(n, h);
@@ -204,19 +208,23 @@ static void element(struct lat_nft *n, struct nftnl_set *set, uint16_t port, uin
 	nftnl_set_elem_add(set, e);
 }
 
-void lat_nft_port_set_add(struct lat_nft *n, const char *name, const uint16_t (*spans)[2], size_t count)
+void lat_nft_port_set_add(
+	struct lat_nft *n, const char *name, const uint16_t (*spans)[2], size_t count)
 {
 	for (size_t done = 0; done < count;) {
 		struct nftnl_set *set = set_named(n, name);
 		struct nlmsghdr *h = message(n, NFT_MSG_NEWSETELEM, NLM_F_CREATE);
-		size_t end = count - done > ELEMENTS_PER_MESSAGE ? done + ELEMENTS_PER_MESSAGE : count;
+		size_t end =
+			count - done > ELEMENTS_PER_MESSAGE ? done + ELEMENTS_PER_MESSAGE : count;
 
 		if (set && h) {
 			for (; done < end; done++) {
 				element(n, set, spans[done][0], 0);
-				/* The element after the interval; one that reaches the end needs none. */
+				/* The element after the interval; one that reaches the end needs
+				 * none. */
 				if (spans[done][1] != UINT16_MAX)
-					element(n, set, spans[done][1] + 1, NFT_SET_ELEM_INTERVAL_END);
+					element(n, set, spans[done][1] + 1,
+						NFT_SET_ELEM_INTERVAL_END);
 			}
 			nftnl_set_elems_nlmsg_build_payload(h, set);
 			close_message(n, h);
@@ -308,8 +316,8 @@ static void mask_with(struct lat_nft *n, const void *mask, uint32_t len)
 	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_XOR, zero, len);
 }
 
-static void match(struct lat_nft *n, uint32_t base, uint32_t offset, uint32_t len, const void *value,
-	const void *mask)
+static void match(struct lat_nft *n, uint32_t base, uint32_t offset, uint32_t len,
+	const void *value, const void *mask)
 {
 	payload(n, base, offset, len);
 	if (mask)
@@ -317,12 +325,14 @@ static void match(struct lat_nft *n, uint32_t base, uint32_t offset, uint32_t le
 	cmp(n, NFT_CMP_EQ, value, len);
 }
 
-void lat_nft_network(struct lat_nft *n, uint32_t offset, uint32_t len, const void *value, const void *mask)
+void lat_nft_network(
+	struct lat_nft *n, uint32_t offset, uint32_t len, const void *value, const void *mask)
 {
 	match(n, NFT_PAYLOAD_NETWORK_HEADER, offset, len, value, mask);
 }
 
-void lat_nft_transport(struct lat_nft *n, uint32_t offset, uint32_t len, const void *value, const void *mask)
+void lat_nft_transport(
+	struct lat_nft *n, uint32_t offset, uint32_t len, const void *value, const void *mask)
 {
 	match(n, NFT_PAYLOAD_TRANSPORT_HEADER, offset, len, value, mask);
 }

@@ -1,4 +1,5 @@
-/* The self-check: before the command runs, its own process tries what must fail. Each try that is not refused is a bit. */
+/* The self-check: before the command runs, its own process tries what must fail. Each try that is
+ * not refused is a bit. */
 #include "base/mem.h"
 #include "launcher/setup.h"
 #include <arpa/inet.h>
@@ -8,7 +9,8 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-/* A try that nobody answers is refused as well, only slowly; the supervisor is expected to answer at once. */
+/* A try that nobody answers is refused as well, only slowly; the supervisor is expected to answer
+ * at once. */
 #define PATIENCE_MS 2000
 
 static const struct sockaddr_in *target(void)
@@ -59,7 +61,8 @@ static bool try_fastopen(void)
 	return gets_through(fd);
 }
 
-/* Sent twice over an unconnected socket: what is refused comes back as an error, what passes gets no answer. */
+/* Sent twice over an unconnected socket: what is refused comes back as an error, what passes gets
+ * no answer. */
 static bool try_udp(void)
 {
 	lat_autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -68,7 +71,8 @@ static bool try_udp(void)
 
 	if (fd < 0 || setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof(on)))
 		return false;
-	if (sendto(fd, "x", 1, 0, (const struct sockaddr *)target(), sizeof(struct sockaddr_in)) < 0)
+	if (sendto(fd, "x", 1, 0, (const struct sockaddr *)target(), sizeof(struct sockaddr_in)) <
+		0)
 		return false;
 	return poll(&p, 1, PATIENCE_MS) <= 0 || !(p.revents & POLLERR);
 }

@@ -59,7 +59,9 @@ int lat_msg_receive(int socket, struct lat_msg *msg, int *fds, size_t *nfds)
 		if (got < 0)
 			return errno == ECONNRESET ? -EPIPE : -errno;
 		for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
-			size_t n = c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+			size_t n = c->cmsg_type == SCM_RIGHTS
+					   ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+					   : 0;
 
 			for (size_t i = 0; i < n; i++) {
 				int fd;

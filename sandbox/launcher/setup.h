@@ -1,9 +1,10 @@
-/* What the launcher's parts share. lat_launch fills a struct lat_setup before the fork; init and the command's process use
- * their copies after it. After the fork nothing here allocates memory: the caller may have had other threads.
+/* What the launcher's parts share. lat_launch fills a struct lat_setup before the fork; init and
+ * the command's process use their copies after it. After the fork nothing here allocates memory:
+ * the caller may have had other threads.
  *
- *   launch.c    the supervisor's side                 init.c      pid 1: set-up as a list of steps, then serving
- *   identity.c  user namespaces, capabilities         netlink.c   lo, addresses, routes, sysctls
- *   trap.c      netfilter rules                       sockets.c   what the supervisor gets
+ *   launch.c    the supervisor's side                 init.c      pid 1: set-up as a list of steps,
+ * then serving identity.c  user namespaces, capabilities         netlink.c   lo, addresses, routes,
+ * sysctls trap.c      netfilter rules                       sockets.c   what the supervisor gets
  *   mounts.c    the view of the files                 command.c   the confined process until exec
  *   probe.c     the self-check                        protocol.c  messages */
 #ifndef LAT_SANDBOX_SETUP_H
@@ -16,7 +17,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Descriptors that LAT_MSG_READY carries, in this order; `extra` has a bit for each that is there. */
+/* Descriptors that LAT_MSG_READY carries, in this order; `extra` has a bit for each that is there.
+ */
 enum lat_given {
 	LAT_GIVEN_NOTIFY,
 	LAT_GIVEN_LISTENER,
@@ -37,31 +39,33 @@ enum lat_given {
 struct lat_setup {
 	const struct lat_launch_spec *spec;
 	struct lat_filter filter;
-	struct lat_nft trap[2];      /* by NFQUEUE target, by native queue expression */
+	struct lat_nft trap[2]; /* by NFQUEUE target, by native queue expression */
 	bool ipv6;
 	uid_t uid;
 	gid_t gid;
 	char uid_map[LAT_MAP_TEXT], gid_map[LAT_MAP_TEXT];
-	bool whole_map;              /* the maps cover what the caller's namespace has, not one id */
+	bool whole_map; /* the maps cover what the caller's namespace has, not one id */
 	char hosts[512], nsswitch[LAT_FILE_TEXT];
 	char cwd[4096];
-	int control;                 /* init's end */
-	int command;                 /* init's end of the pair with the command's process; its own end there */
+	int control; /* init's end */
+	int command; /* init's end of the pair with the command's process; its own end there */
 	pid_t command_pid;
 	int given[LAT_GIVEN_COUNT];
-	struct lat_msg failure;      /* what went wrong, for the supervisor */
-	char warning[244];           /* what it should tell the user */
+	struct lat_msg failure; /* what went wrong, for the supervisor */
+	char warning[244];	/* what it should tell the user */
 };
 
 /* Notes what failed and returns error (negative errno). The text gets ": ERRNO text" appended. */
 int lat_setup_fail(struct lat_setup *s, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Adds to the warnings. */
-void lat_setup_warn(struct lat_setup *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void lat_setup_warn(struct lat_setup *s, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 /* Writes text to an existing file. 0 or negative errno. */
 int lat_write_file(const char *path, const char *text);
 
-/* protocol.c: fds may be NULL when there are none. receive: *nfds is the room, then the count; -EPIPE at the end. */
+/* protocol.c: fds may be NULL when there are none. receive: *nfds is the room, then the count;
+ * -EPIPE at the end. */
 int lat_msg_send(int socket, const struct lat_msg *msg, const int *fds, size_t nfds);
 int lat_msg_receive(int socket, struct lat_msg *msg, int *fds, size_t *nfds);
 
@@ -85,7 +89,8 @@ _Noreturn void lat_command_main(struct lat_setup *s);
 int lat_identity_inner(struct lat_setup *s, pid_t pid);
 /* Gives up every capability of the command's process, for good. */
 int lat_identity_drop(struct lat_setup *s);
-/* The self-check, in the command's process: a bit set of enum lat_probe that was not refused; *ran: how many were tried. */
+/* The self-check, in the command's process: a bit set of enum lat_probe that was not refused; *ran:
+ * how many were tried. */
 int lat_probe_run(const struct lat_setup *s, uint32_t *ran);
 
 #endif

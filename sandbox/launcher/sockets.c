@@ -12,7 +12,8 @@
 #include <string.h>
 
 #define NONBLOCK (SOCK_NONBLOCK | SOCK_CLOEXEC)
-#define QUEUE_PACKETS 4096u /* held at once; more are dropped. Each may be 64 KiB of the kernel's memory */
+#define QUEUE_PACKETS                                                                              \
+	4096u /* held at once; more are dropped. Each may be 64 KiB of the kernel's memory */
 #define BACKLOG 65535
 
 static int set(int fd, int level, int name, int value)
@@ -45,8 +46,10 @@ int lat_sockets_udp(bool ipv6)
 
 static int open_listener(struct lat_setup *s)
 {
-	struct sockaddr_in6 any6 = { .sin6_family = AF_INET6, .sin6_port = htons(LAT_TRAP_LISTENER_PORT) };
-	struct sockaddr_in any4 = { .sin_family = AF_INET, .sin_port = htons(LAT_TRAP_LISTENER_PORT) };
+	struct sockaddr_in6 any6 = { .sin6_family = AF_INET6,
+		.sin6_port = htons(LAT_TRAP_LISTENER_PORT) };
+	struct sockaddr_in any4 = { .sin_family = AF_INET,
+		.sin_port = htons(LAT_TRAP_LISTENER_PORT) };
 	lat_autoclose int fd = transparent(SOCK_STREAM, s->ipv6);
 
 	if (fd < 0)
@@ -98,7 +101,8 @@ static int open_queue(void)
 		return -EPROTO;
 	if (((struct nlmsgerr *)mnl_nlmsg_get_payload(h))->error)
 		return ((struct nlmsgerr *)mnl_nlmsg_get_payload(h))->error;
-	/* A burst that does not fit is dropped packets, which TCP and programs repeat, not a failing socket. */
+	/* A burst that does not fit is dropped packets, which TCP and programs repeat, not a
+	 * failing socket. */
 	set(fd, SOL_NETLINK, NETLINK_NO_ENOBUFS, 1);
 	set(fd, SOL_SOCKET, SO_RCVBUF, 4 << 20);
 	return lat_take_fd(&fd);
@@ -123,7 +127,8 @@ static int open_dns(int type)
 	inet_pton(AF_INET, LAT_TRAP_DNS, &at.sin_addr);
 	if (fd < 0)
 		return -errno;
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) || (type == SOCK_STREAM && listen(fd, 128)))
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) ||
+		(type == SOCK_STREAM && listen(fd, 128)))
 		return -errno;
 	return lat_take_fd(&fd);
 }
@@ -140,8 +145,10 @@ int lat_sockets_open(struct lat_setup *s)
 		{ LAT_GIVEN_DIAG, "sock_diag netlink socket", open_netlink(NETLINK_SOCK_DIAG) },
 		{ LAT_GIVEN_NFT, "netfilter netlink socket", open_netlink(NETLINK_NETFILTER) },
 		{ LAT_GIVEN_RAW4, "raw socket", open_raw(AF_INET) },
-		{ LAT_GIVEN_DNS_UDP, "UDP socket on " LAT_TRAP_DNS " port 53", open_dns(SOCK_DGRAM) },
-		{ LAT_GIVEN_DNS_TCP, "TCP socket on " LAT_TRAP_DNS " port 53", open_dns(SOCK_STREAM) },
+		{ LAT_GIVEN_DNS_UDP, "UDP socket on " LAT_TRAP_DNS " port 53",
+			open_dns(SOCK_DGRAM) },
+		{ LAT_GIVEN_DNS_TCP, "TCP socket on " LAT_TRAP_DNS " port 53",
+			open_dns(SOCK_STREAM) },
 	};
 
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(made); i++) {

@@ -22,8 +22,8 @@ struct family {
 };
 
 static const struct family families[] = {
-	{ NFPROTO_IPV4, IPPROTO_ICMP, ICMP_ECHO, 16, 4, LAT_TRAP_ADDR4, { 127 }, { 255 }, ICMP_PORT_UNREACH,
-		ICMP_HOST_UNREACH, ICMP_NET_UNREACH, ICMP_PKT_FILTERED },
+	{ NFPROTO_IPV4, IPPROTO_ICMP, ICMP_ECHO, 16, 4, LAT_TRAP_ADDR4, { 127 }, { 255 },
+		ICMP_PORT_UNREACH, ICMP_HOST_UNREACH, ICMP_NET_UNREACH, ICMP_PKT_FILTERED },
 	{ NFPROTO_IPV6, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST, 24, 16, LAT_TRAP_ADDR6, { [15] = 1 },
 		{ 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255 },
 		ICMPV6_PORT_UNREACH, ICMPV6_ADDR_UNREACH, ICMPV6_NOROUTE, ICMPV6_ADM_PROHIBITED },
@@ -35,7 +35,8 @@ struct spans {
 };
 
 /* Ports of one protocol as disjoint ascending spans that do not touch. proto 0 means both. */
-static int collect(const struct lat_port_span *ports, size_t count, uint8_t proto, struct spans *out)
+static int collect(
+	const struct lat_port_span *ports, size_t count, uint8_t proto, struct spans *out)
 {
 	lat_autofree uint8_t *in = calloc(1, UINT16_MAX + 1);
 
@@ -64,7 +65,8 @@ static int collect(const struct lat_port_span *ports, size_t count, uint8_t prot
 	return 0;
 }
 
-/* Destinations that stay inside: loopback and the own address. Host ports are asked for, by rule. */
+/* Destinations that stay inside: loopback and the own address. Host ports are asked for, by rule.
+ */
 static void chain_inside(struct lat_nft *n, const struct family *f)
 {
 	static const uint16_t listener = LAT_TRAP_LISTENER_PORT;
@@ -107,7 +109,8 @@ static void chain_wait(struct lat_nft *n, const struct family *f)
 	/* A mark is the supervisor's word alone. */
 	lat_nft_rule(n, "wait");
 	lat_nft_set_mark(n, 0);
-	/* First, for it is nearly every packet: TCP of a connection that exists (or of none: the stack resets it). */
+	/* First, for it is nearly every packet: TCP of a connection that exists (or of none: the
+	 * stack resets it). */
 	lat_nft_rule(n, "wait");
 	lat_nft_tcp_syn(n, false);
 	lat_nft_accept(n);
@@ -118,7 +121,8 @@ static void chain_wait(struct lat_nft *n, const struct family *f)
 	lat_nft_network(n, f->dst_offset, f->dst_len, own, NULL);
 	lat_nft_goto(n, "inside");
 	if (f->nfproto == NFPROTO_IPV6) {
-		/* Only the plain header chain goes on: no routing header, no hop-by-hop options, no fragments. */
+		/* Only the plain header chain goes on: no routing header, no hop-by-hop options, no
+		 * fragments. */
 		static const uint8_t plain[] = { IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMPV6 };
 
 		lat_nft_rule(n, "wait");
@@ -140,7 +144,8 @@ static void chain_wait(struct lat_nft *n, const struct family *f)
 	lat_nft_l4proto(n, f->icmp);
 	lat_nft_transport(n, 0, 1, &f->echo_request, NULL);
 	lat_nft_queue(n, LAT_TRAP_QUEUE);
-	/* Errors, replies and neighbour discovery: the kernel's own, for the program has no raw socket. */
+	/* Errors, replies and neighbour discovery: the kernel's own, for the program has no raw
+	 * socket. */
 	lat_nft_rule(n, "wait");
 	lat_nft_l4proto(n, f->icmp);
 	lat_nft_accept(n);
@@ -178,8 +183,8 @@ static void chain_act(struct lat_nft *n, const struct family *f)
 	lat_nft_accept(n);
 }
 
-static void build_family(struct lat_nft *n, const struct family *f, const struct spans *tcp,
-	const struct spans *udp)
+static void build_family(
+	struct lat_nft *n, const struct family *f, const struct spans *tcp, const struct spans *udp)
 {
 	static const struct lat_nft_hook wait = { NF_INET_PRE_ROUTING, NF_IP_PRI_MANGLE, true };
 	static const struct lat_nft_hook act = { NF_INET_PRE_ROUTING, NF_IP_PRI_MANGLE + 1, true };
@@ -198,8 +203,8 @@ static void build_family(struct lat_nft *n, const struct family *f, const struct
 	chain_act(n, f);
 }
 
-int lat_trap_build(struct lat_nft *n, bool ipv6, bool compat_queue, const struct lat_port_span *ports,
-	size_t count)
+int lat_trap_build(struct lat_nft *n, bool ipv6, bool compat_queue,
+	const struct lat_port_span *ports, size_t count)
 {
 	struct spans tcp, udp;
 	int r = collect(ports, count, IPPROTO_TCP, &tcp);
@@ -216,7 +221,8 @@ int lat_trap_build(struct lat_nft *n, bool ipv6, bool compat_queue, const struct
 	return lat_nft_end(n);
 }
 
-int lat_trap_build_ports(struct lat_nft *n, bool ipv6, const struct lat_port_span *ports, size_t count)
+int lat_trap_build_ports(
+	struct lat_nft *n, bool ipv6, const struct lat_port_span *ports, size_t count)
 {
 	struct spans tcp, udp;
 	int r = collect(ports, count, IPPROTO_TCP, &tcp);

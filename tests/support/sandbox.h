@@ -1,6 +1,7 @@
-/* Runs parts of a test program inside a real sandbox, with the test as its supervisor. The command is the test program
- * itself, started again as `PROGRAM --inside NAME [ARG]`; what NAME returns is the exit status. As root, everything is
- * run twice: as root, and as the user nobody. Where no sandbox can be had, the program ends with 77 (skipped). */
+/* Runs parts of a test program inside a real sandbox, with the test as its supervisor. The command
+ * is the test program itself, started again as `PROGRAM --inside NAME [ARG]`; what NAME returns is
+ * the exit status. As root, everything is run twice: as root, and as the user nobody. Where no
+ * sandbox can be had, the program ends with 77 (skipped). */
 #ifndef TESTS_SUPPORT_SANDBOX_H
 #define TESTS_SUPPORT_SANDBOX_H
 #include <stdarg.h>
@@ -46,17 +47,17 @@ struct inside {
 struct run {
 	struct lat_launch_spec spec;
 	struct lat_sandbox box;
-	uint32_t mark;        /* verdict of queued packets */
-	int refuse;           /* errno of every connect; 0: make the connect on a duplicate */
-	bool probe;           /* self-check before go */
-	unsigned want;        /* UDP sockets to ask for before go */
+	uint32_t mark; /* verdict of queued packets */
+	int refuse;    /* errno of every connect; 0: make the connect on a duplicate */
+	bool probe;    /* self-check before go */
+	unsigned want; /* UDP sockets to ask for before go */
 	void (*ready)(struct run *r);
 	void (*accepted)(struct run *r, int fd);
 	void (*packet)(struct run *r, const uint8_t *ip, size_t len);
 	unsigned notified, queued, sockets;
 	int pool[LAT_MSG_MAX_FDS];
 	struct lat_msg probed, failed;
-	int status;           /* of the command; -1: it did not run */
+	int status; /* of the command; -1: it did not run */
 };
 
 static char sandbox_self[4096];
@@ -116,7 +117,8 @@ static void sandbox_queued(struct run *r)
 	if (got <= 0 || h->nlmsg_type != (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET))
 		return;
 	r->queued++;
-	mnl_attr_for_each(attr, h, sizeof(struct nfgenmsg)) {
+	mnl_attr_for_each(attr, h, sizeof(struct nfgenmsg))
+	{
 		if (mnl_attr_get_type(attr) == NFQA_PACKET_HDR)
 			id = ((struct nfqnl_msg_packet_hdr *)mnl_attr_get_payload(attr))->packet_id;
 		if (mnl_attr_get_type(attr) == NFQA_PAYLOAD && r->packet)
@@ -231,14 +233,17 @@ static int sandbox_main(int argc, char **argv, const struct inside *table, int (
 	if (argc >= 3 && !strcmp(argv[1], "--inside")) {
 		for (; table->name; table++)
 			if (!strcmp(table->name, argv[2]))
-				_exit(table->run(argc > 3 ? argv[3] : "")); /* no leak check: it needs ptrace */
+				_exit(table->run(
+					argc > 3 ? argv[3]
+						 : "")); /* no leak check: it needs ptrace */
 		_exit(99);
 	}
 	n = readlink("/proc/self/exe", sandbox_self, sizeof(sandbox_self) - 1);
 	if (n <= 0)
 		return 99;
 	prctl(PR_SET_DUMPABLE, 0); /* as the supervisor does */
-	setenv("ASAN_OPTIONS", "detect_leaks=0", 1); /* for what runs inside: its leak check needs ptrace */
+	setenv("ASAN_OPTIONS", "detect_leaks=0",
+		1); /* for what runs inside: its leak check needs ptrace */
 	if (geteuid())
 		return tests();
 	fflush(NULL);

@@ -1,4 +1,5 @@
-/* The launcher: what the command is and has, what it cannot see or change, and how its end comes out. */
+/* The launcher: what the command is and has, what it cannot see or change, and how its end comes
+ * out. */
 #include "support/sandbox.h"
 #include <sys/resource.h>
 
@@ -39,9 +40,10 @@ static bool file_has(const char *path, const char *text)
 
 static int in_powerless(const char *arg)
 {
-	static const char *const lines[] = { "CapInh:\t0000000000000000\n", "CapPrm:\t0000000000000000\n",
-		"CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "CapAmb:\t0000000000000000\n",
-		"NoNewPrivs:\t1\n", "Seccomp:\t2\n" };
+	static const char *const lines[] = { "CapInh:\t0000000000000000\n",
+		"CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n",
+		"CapBnd:\t0000000000000000\n", "CapAmb:\t0000000000000000\n", "NoNewPrivs:\t1\n",
+		"Seccomp:\t2\n" };
 
 	for (size_t i = 0; i < sizeof(lines) / sizeof(*lines); i++)
 		if (!file_has("/proc/self/status", lines[i]))
@@ -109,7 +111,8 @@ static int in_resolution(const char *arg)
 	gethostname(name, sizeof(name));
 	if (!file_has("/etc/hosts", "127.0.0.1 localhost") || !file_has("/etc/hosts", name))
 		return 2;
-	if (!access("/etc/nsswitch.conf", F_OK) && !file_has("/etc/nsswitch.conf", "hosts: files dns\n"))
+	if (!access("/etc/nsswitch.conf", F_OK) &&
+		!file_has("/etc/nsswitch.conf", "hosts: files dns\n"))
 		return 3;
 	return open("/etc/resolv.conf", O_WRONLY) < 0 ? 0 : 4;
 }
@@ -117,8 +120,8 @@ static int in_resolution(const char *arg)
 static int in_kernel_files(const char *arg)
 {
 	static const char *const paths[] = { "/proc/sys/kernel/core_pattern",
-		"/proc/sys/net/ipv4/tcp_syncookies", "/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger",
-		"/sys/kernel/uevent_helper", "/sys/kernel/uevent_seqnum" };
+		"/proc/sys/net/ipv4/tcp_syncookies", "/proc/sys/net/ipv4/ip_forward",
+		"/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/sys/kernel/uevent_seqnum" };
 
 	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
 		if (open(paths[i], O_WRONLY) >= 0)
@@ -306,7 +309,9 @@ static void hidden_is_hidden_and_readonly_is_readonly(void **state)
 {
 	const char *hide[] = { in_folder("secret"), in_folder("vault"), in_folder("not-there") };
 	const char *readonly[] = { in_folder("fixed") };
-	struct run r = { .spec = { .hide = hide, .hide_count = 3, .readonly = readonly, .readonly_count = 1 } };
+	struct run r = {
+		.spec = { .hide = hide, .hide_count = 3, .readonly = readonly, .readonly_count = 1 }
+	};
 
 	mkdir(hide[1], 0755);
 	write_text(in_folder("vault/key"), "key");
@@ -361,9 +366,9 @@ static void a_sandbox_in_a_sandbox_is_refused(void **state)
 
 static const struct inside table[] = { { "powerless", in_powerless }, { "ids", in_ids },
 	{ "descriptors", in_descriptors }, { "stdin", in_stdin }, { "hidden", in_hidden },
-	{ "resolution", in_resolution }, { "kernel_files", in_kernel_files }, { "signals", in_signals },
-	{ "surroundings", in_surroundings }, { "group_file", in_group_file }, { "nested", in_nested },
-	{ NULL, NULL } };
+	{ "resolution", in_resolution }, { "kernel_files", in_kernel_files },
+	{ "signals", in_signals }, { "surroundings", in_surroundings },
+	{ "group_file", in_group_file }, { "nested", in_nested }, { NULL, NULL } };
 
 static int make_folder(void **state)
 {
@@ -373,7 +378,8 @@ static int make_folder(void **state)
 
 static int remove_folder(void **state)
 {
-	static const char *const names[] = { "secret", "fixed", "free", "group", "vault/key", "vault" };
+	static const char *const names[] = { "secret", "fixed", "free", "group", "vault/key",
+		"vault" };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		remove(in_folder(names[i]));
@@ -404,7 +410,8 @@ static int tests(void)
 
 int main(int argc, char **argv)
 {
-	if (argc == 2 && !strcmp(argv[1], "--outside") && readlink("/proc/self/exe", sandbox_self, 4095) > 0)
+	if (argc == 2 && !strcmp(argv[1], "--outside") &&
+		readlink("/proc/self/exe", sandbox_self, 4095) > 0)
 		return run("stdin", "null");
 	return sandbox_main(argc, argv, table, tests);
 }

@@ -1,4 +1,5 @@
-/* The end: nothing outlives the command, nothing outlives the supervisor, at whatever moment either ends. */
+/* The end: nothing outlives the command, nothing outlives the supervisor, at whatever moment either
+ * ends. */
 #include "support/sandbox.h"
 #include <time.h>
 

@@ -1,5 +1,5 @@
-/* The filter, tried from inside a real sandbox: what the namespaces do not cover is refused, with the errno of a kernel
- * without it, by each way to make a system call. */
+/* The filter, tried from inside a real sandbox: what the namespaces do not cover is refused, with
+ * the errno of a kernel without it, by each way to make a system call. */
 #include "support/sandbox.h"
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -26,7 +26,8 @@ static int in_families(const char *arg)
 	CHECK(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), 0);
 	CHECK(socket(AF_UNIX, SOCK_SEQPACKET, 0), 0);
 	CHECK(socket(AF_UNIX, SOCK_DGRAM, 0), ESOCKTNOSUPPORT);
-	CHECK(socket(AF_UNIX, SOCK_RAW, 0), ESOCKTNOSUPPORT); /* the kernel makes a datagram socket of it */
+	CHECK(socket(AF_UNIX, SOCK_RAW, 0),
+		ESOCKTNOSUPPORT); /* the kernel makes a datagram socket of it */
 	CHECK(socket(AF_INET, SOCK_STREAM, 0), 0);
 	CHECK(socket(AF_INET, SOCK_STREAM, IPPROTO_TCP), 0);
 	CHECK(socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP), EPROTONOSUPPORT);
@@ -69,8 +70,8 @@ static int in_high_bits(const char *arg)
 
 static int in_namespaces(const char *arg)
 {
-	static const int flags[] = { CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWIPC,
-		CLONE_NEWUTS, CLONE_NEWCGROUP, 0x80 /* CLONE_NEWTIME */ };
+	static const int flags[] = { CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID,
+		CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP, 0x80 /* CLONE_NEWTIME */ };
 	char args[64] = { 0 };
 
 	for (size_t i = 0; i < sizeof(flags) / sizeof(*flags); i++)
@@ -108,7 +109,9 @@ static int in_others(const char *arg)
 	CHECK(syscall(SYS_userfaultfd, 0), EPERM);
 	CHECK(syscall(SYS_keyctl, 0, 0, 0, 0, 0), EPERM);
 	CHECK(syscall(SYS_open_by_handle_at, AT_FDCWD, args, 0), EPERM);
-	CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program), EPERM);
+	CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
+		      &program),
+		EPERM);
 	CHECK(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), 0);
 	CHECK(ioctl(0, TIOCSTI, "x"), EPERM);
 	CHECK(syscall(100000), ENOSYS);
@@ -130,7 +133,10 @@ static long call32(long nr, long a, long b, long c)
 {
 	long r;
 
-	__asm__ volatile("int $0x80" : "=a"(r) : "a"(nr), "b"(a), "c"(b), "d"(c) : "memory", "r8", "r9", "r10", "r11");
+	__asm__ volatile("int $0x80"
+			 : "=a"(r)
+			 : "a"(nr), "b"(a), "c"(b), "d"(c)
+			 : "memory", "r8", "r9", "r10", "r11");
 	if (r >= 0)
 		return r;
 	errno = (int)-r;
@@ -144,8 +150,15 @@ static void no_32_bit(int sig)
 
 static int in_i386(const char *arg)
 {
-	enum { I386_CONNECT = 362, I386_SOCKET = 359, I386_SOCKETPAIR = 360, I386_SOCKETCALL = 102,
-		I386_PTRACE = 26, I386_UNSHARE = 310, I386_IO_URING_SETUP = 425 };
+	enum {
+		I386_CONNECT = 362,
+		I386_SOCKET = 359,
+		I386_SOCKETPAIR = 360,
+		I386_SOCKETCALL = 102,
+		I386_PTRACE = 26,
+		I386_UNSHARE = 310,
+		I386_IO_URING_SETUP = 425
+	};
 	long fd;
 
 	signal(SIGSEGV, no_32_bit);

@@ -1,5 +1,5 @@
-/* The trap: which packets wait in the queue, what each verdict's mark does to the program, and that nothing else gets
- * anywhere. The test is the supervisor; no packet leaves the sandbox. */
+/* The trap: which packets wait in the queue, what each verdict's mark does to the program, and that
+ * nothing else gets anywhere. The test is the supervisor; no packet leaves the sandbox. */
 #include "support/sandbox.h"
 #include "base/addr.h"
 #include <netinet/in.h>
@@ -127,7 +127,9 @@ static int in_fastopen(const char *arg)
 	socklen_t len = address(&ss, FAR4, 443);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	return sendto(fd, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL, (struct sockaddr *)&ss, len) < 0 ? errno : 0;
+	return sendto(fd, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL, (struct sockaddr *)&ss, len) < 0
+		       ? errno
+		       : 0;
 }
 
 /* A server of its own, on a low port, reached over loopback and over the own address. */
@@ -203,7 +205,9 @@ static void an_accepted_syn_arrives_with_its_destination(void **state)
 	uint16_t port;
 
 	assert_int_equal(sandbox_inside(&r, "tcp_talk", FAR4 " 443"), 0);
-	assert_int_equal(lat_addr_from_sockaddr((struct sockaddr *)&accepted_name, sizeof(accepted_name), &name, &port), 0);
+	assert_int_equal(lat_addr_from_sockaddr((struct sockaddr *)&accepted_name,
+				 sizeof(accepted_name), &name, &port),
+		0);
 	assert_int_equal(lat_addr_parse(FAR4, &far), 0);
 	assert_true(lat_addr_equal(&name, &far));
 	assert_int_equal(port, 443);
@@ -212,7 +216,9 @@ static void an_accepted_syn_arrives_with_its_destination(void **state)
 		return;
 	r = (struct run){ .mark = LAT_MARK_ACCEPT, .accepted = greet };
 	assert_int_equal(sandbox_inside(&r, "tcp_talk", FAR6 " 443"), 0);
-	assert_int_equal(lat_addr_from_sockaddr((struct sockaddr *)&accepted_name, sizeof(accepted_name), &name, &port), 0);
+	assert_int_equal(lat_addr_from_sockaddr((struct sockaddr *)&accepted_name,
+				 sizeof(accepted_name), &name, &port),
+		0);
 	assert_int_equal(lat_addr_parse(FAR6, &far), 0);
 	assert_true(lat_addr_equal(&name, &far));
 }
@@ -298,8 +304,10 @@ static void change_ports(struct run *r)
 
 static void host_ports_are_asked_for_and_can_be_replaced(void **state)
 {
-	const struct lat_port_span ports[] = { { 8080, 8080, IPPROTO_TCP }, { 8000, 8090, IPPROTO_TCP } };
-	struct run r = { .spec = { .host_ports = ports, .host_port_count = 2 }, .mark = LAT_MARK_HOST_UNREACH };
+	const struct lat_port_span ports[] = { { 8080, 8080, IPPROTO_TCP },
+		{ 8000, 8090, IPPROTO_TCP } };
+	struct run r = { .spec = { .host_ports = ports, .host_port_count = 2 },
+		.mark = LAT_MARK_HOST_UNREACH };
 
 	assert_int_equal(sandbox_inside(&r, "tcp", "127.0.0.1 8080"), EHOSTUNREACH);
 	assert_int_equal(r.queued, 1);
@@ -310,20 +318,23 @@ static void host_ports_are_asked_for_and_can_be_replaced(void **state)
 	r.ready = change_ports;
 	assert_int_equal(sandbox_inside(&r, "tcp", "127.0.0.1 8080"), ECONNREFUSED);
 	assert_int_equal(r.queued, 1);
-	assert_int_equal(sandbox_inside(&r, "tcp", has_ipv6() ? "::1 9001" : "127.0.0.1 9001"), EHOSTUNREACH);
+	assert_int_equal(sandbox_inside(&r, "tcp", has_ipv6() ? "::1 9001" : "127.0.0.1 9001"),
+		EHOSTUNREACH);
 	assert_int_equal(r.queued, 2);
 }
 
 static void too_many_ranges_of_host_ports_are_refused(void **state)
 {
 	static struct lat_port_span many[2000];
-	struct lat_launch_spec spec = { .argv = (char *[]){ "true", NULL }, .host_ports = many,
-		.host_port_count = 2000 };
+	struct lat_launch_spec spec = {
+		.argv = (char *[]){ "true", NULL }, .host_ports = many, .host_port_count = 2000
+	};
 	struct lat_sandbox box;
 	struct lat_launch_error error;
 
 	for (uint16_t i = 0; i < 2000; i++)
-		many[i] = (struct lat_port_span){ (uint16_t)(i * 2), (uint16_t)(i * 2), IPPROTO_TCP };
+		many[i] =
+			(struct lat_port_span){ (uint16_t)(i * 2), (uint16_t)(i * 2), IPPROTO_TCP };
 	assert_int_equal(lat_launch(&spec, &box, &error), -E2BIG);
 	assert_non_null(strstr(error.text, "host ports"));
 }
@@ -337,7 +348,8 @@ static void the_self_check_finds_the_wall(void **state)
 	assert_int_equal(r.probed.value, 0);
 }
 
-/* A supervisor that lets everything pass is found out. (The datagram it lets go finds no socket, and is refused by that.) */
+/* A supervisor that lets everything pass is found out. (The datagram it lets go finds no socket,
+ * and is refused by that.) */
 static void the_self_check_finds_a_hole(void **state)
 {
 	struct run r = { .probe = true, .mark = LAT_MARK_ACCEPT };
@@ -346,9 +358,9 @@ static void the_self_check_finds_a_hole(void **state)
 	assert_int_equal(r.probed.value, 1 << LAT_PROBE_CONNECT | 1 << LAT_PROBE_FASTOPEN);
 }
 
-static const struct inside table[] = { { "tcp", in_tcp }, { "tcp_talk", in_tcp_talk }, { "udp", in_udp },
-	{ "udp_talk", in_udp_talk }, { "fastopen", in_fastopen }, { "own_server", in_own_server },
-	{ NULL, NULL } };
+static const struct inside table[] = { { "tcp", in_tcp }, { "tcp_talk", in_tcp_talk },
+	{ "udp", in_udp }, { "udp_talk", in_udp_talk }, { "fastopen", in_fastopen },
+	{ "own_server", in_own_server }, { NULL, NULL } };
 
 static int tests(void)
 {
