@@ -76,8 +76,10 @@ static int by_number(const void *a, const void *b)
 static void add_rule(struct lat_names *names, const struct lat_name_entry *e, char **text)
 {
 	bool wild = is_wild(e->pattern);
+	const char *name = e->pattern + (wild ? 2 : 0);
+	size_t size = strlen(name) + 1;
 	uint32_t number = (uint32_t)names->rule_count++;
-	struct pattern *p = slot_of(names, e->pattern + (wild ? 2 : 0), wild);
+	struct pattern *p = slot_of(names, name, wild);
 
 	names->rules[number] = (struct rule){ .next = NONE, .number = e->rule, .port_lo = e->port_lo,
 		.port_hi = e->port_hi, .dir = e->dir, .proto = e->proto, .allows = e->allows,
@@ -87,8 +89,8 @@ static void add_rule(struct lat_names *names, const struct lat_name_entry *e, ch
 		p->last = number;
 		return;
 	}
-	p->name = strcpy(*text, e->pattern + (wild ? 2 : 0));
-	*text += strlen(*text) + 1;
+	p->name = memcpy(*text, name, size);
+	*text += size;
 	p->first = p->last = number;
 	p->wild = wild;
 }
