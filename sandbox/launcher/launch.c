@@ -157,7 +157,13 @@ static int take_given(
 	};
 	size_t used = 0;
 
-	for (size_t i = 0; i < LAT_GIVEN_COUNT && used < nfds; i++) {
+	/* The kernel keeps back what does not fit our descriptor table. */
+	if (nfds != (size_t)__builtin_popcount(msg->extra)) {
+		while (nfds--)
+			close(fds[nfds]);
+		return -EMFILE;
+	}
+	for (size_t i = 0; i < LAT_GIVEN_COUNT; i++) {
 		int fd;
 
 		if (!(msg->extra & 1u << i))

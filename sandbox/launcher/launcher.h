@@ -68,7 +68,8 @@ int lat_launch_go(struct lat_sandbox *sandbox);
 /* Forwards a signal to the command. */
 int lat_launch_signal(struct lat_sandbox *sandbox, int signal);
 /* Asks init for `count` (<= LAT_MSG_MAX_FDS) unbound transparent UDP sockets (AF_INET6 dual-stack, IPV6_TRANSPARENT,
- * IP_TRANSPARENT, IP_RECVERR off, NONBLOCK); they come as LAT_MSG_SOCKETS. */
+ * IP_TRANSPARENT, IP_RECVERR off, NONBLOCK; AF_INET where the host has no IPv6, as the listener is then); they come
+ * as LAT_MSG_SOCKETS. */
 int lat_launch_want_sockets(struct lat_sandbox *sandbox, unsigned count);
 /* Receives one message from init; fds[] gets the descriptors, at most *nfds, which then counts them. 0, -EAGAIN, -EPIPE when init is gone. */
 struct lat_msg;

@@ -359,6 +359,32 @@ static void directory_environment_umask_and_limits_arrive(void **state)
 	umask(before);
 }
 
+/* A descriptor table too small for what comes from inside: refused, and nothing is left open or running. */
+static void too_few_descriptors_are_an_error(void **state)
+{
+	struct lat_launch_spec spec = {.argv = (char *[]){"true", NULL}};
+	struct lat_launch_error error;
+	struct lat_sandbox box;
+	struct rlimit before, few;
+	unsigned refused = 0;
+
+	getrlimit(RLIMIT_NOFILE, &before);
+	few = before;
+	for (few.rlim_cur = 3; few.rlim_cur < 40; few.rlim_cur++) {
+		int r;
+
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+		r = lat_launch(&spec, &box, &error);
+		setrlimit(RLIMIT_NOFILE, &before);
+		if (r == 0)
+			break;
+		refused++;
+		assert_true(error.text[0]);
+	}
+	assert_true(refused > 5 && few.rlim_cur < 40);
+	lat_sandbox_close(&box);
+}
+
 static void a_sandbox_in_a_sandbox_is_refused(void **state)
 {
 	assert_int_equal(run("nested", ""), 0);
@@ -402,6 +428,7 @@ static int tests(void)
 		cmocka_unit_test(kernel_files_cannot_be_written),
 		cmocka_unit_test(signals_are_as_the_caller_had_them),
 		cmocka_unit_test(directory_environment_umask_and_limits_arrive),
+		cmocka_unit_test(too_few_descriptors_are_an_error),
 		cmocka_unit_test(a_sandbox_in_a_sandbox_is_refused),
 	};
 
