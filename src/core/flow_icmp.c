@@ -52,7 +52,7 @@ void lat_icmp_send(struct lat_conn *c, const uint8_t *payload, size_t size, uint
 	if (sendmsg(c->icmp.out.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN)
 		sendmsg(c->icmp.out.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 	c->info.bytes_out += size;
-	c->deadline_ns = c->flows->now_ns + IDLE_NS;
+	lat_conn_touch(c, IDLE_NS);
 }
 
 /* One answer from outside; raw IPv4 sockets give the IP header too. */
@@ -71,7 +71,7 @@ static void answer(struct lat_conn *c, const uint8_t *p, size_t size)
 	if (c->icmp.raw && (p[4] << 8 | p[5]) != c->icmp.wire_id)
 		return;
 	c->info.bytes_in += size - 8;
-	c->deadline_ns = c->flows->now_ns + IDLE_NS;
+	lat_conn_touch(c, IDLE_NS);
 	lat_raw_echo_reply(c, (uint16_t)(p[6] << 8 | p[7]), p + 8, size - 8);
 }
 
@@ -146,7 +146,8 @@ void lat_icmp_open(struct lat_conn *c)
 		return;
 	}
 	lat_held_drop(c);
-	lat_conn_state(c, LAT_CONN_RELAYING, f->now_ns + IDLE_NS);
+	lat_conn_state(c, LAT_CONN_RELAYING, 0);
+	lat_conn_touch(c, IDLE_NS);
 	f->stats.dialled++;
 	f->stats.relayed++;
 	if (c->icmp.payload)

@@ -42,6 +42,7 @@ struct lat_conn {
 	struct lat_conn *hash_next; /* also the free list */
 	struct lat_conn *prev, *next; /* all that are in use */
 	uint64_t deadline_ns;       /* of the state; UDP and ICMP: idle */
+	uint64_t active_ns;         /* UDP and ICMP: when something moved last */
 	uint32_t held[LAT_HOLD_MAX];
 	uint8_t held_count, state;
 	bool hashed, judged;        /* judged: `closed` is owed */
@@ -92,6 +93,8 @@ struct lat_conn *lat_conn_new(struct lat_flows *f, const struct lat_conn_key *ke
 void lat_conn_unhash(struct lat_conn *c);
 /* Closes what it has (TCP by RST when `reset`), tells `closed`, drops held packets, frees. */
 void lat_conn_end(struct lat_conn *c, bool reset);
+/* Something moved: the idle time begins anew. */
+void lat_conn_touch(struct lat_conn *c, uint64_t idle_ns);
 void lat_conn_state(struct lat_conn *c, enum lat_conn_state state, uint64_t deadline_ns);
 /* Tells the hook, shows the program the errno, ends the flow. */
 void lat_conn_dial_failed(struct lat_conn *c, int err);

@@ -5,7 +5,8 @@
 #include "launcher/launcher.h"
 #include <linux/netfilter.h>
 
-/* Flows that may be undecided or half open at once; more SYNs are dropped, and come again. */
+/* Flows that may be undecided or half open at once; more SYNs are dropped, and come again. (With the
+ * table itself full they are refused: its flows may last.) */
 #define PENDING_MAX 16384u
 /* How long a datagram waits for an answer at most. */
 #define ASK_NS (300 * LAT_NS_PER_SEC)
@@ -182,12 +183,13 @@ static void refuse_again(struct lat_flows *f, const struct lat_conn_key *key, co
 
 static void first(struct lat_flows *f, const struct lat_conn_key *key, uint32_t id, const struct lat_packet *p)
 {
-	struct lat_conn *c = f->stats.pending < PENDING_MAX ? lat_conn_new(f, key, &p->flow) : NULL;
+	bool undecided = f->stats.pending >= PENDING_MAX;
+	struct lat_conn *c = undecided ? NULL : lat_conn_new(f, key, &p->flow);
 	int r;
 
 	if (!c) {
 		f->stats.table_full++;
-		lat_queue_verdict(f->queue, id, NF_DROP, 0);
+		lat_queue_verdict(f->queue, id, undecided ? NF_DROP : NF_ACCEPT, undecided ? 0 : LAT_MARK_RESET);
 		return;
 	}
 	hold(c, id);

@@ -97,7 +97,7 @@ void lat_flows_add_sockets(struct lat_flows *f, const int *fds, size_t count)
 
 static void touch(struct lat_conn *c)
 {
-	c->deadline_ns = c->flows->now_ns + c->udp.idle_ns;
+	lat_conn_touch(c, c->udp.idle_ns);
 }
 
 /* Carries datagrams until none is left or the turn is over. Returns 0, or the negative errno of the reading side. */
@@ -157,14 +157,13 @@ static void outside_ready(struct lat_poll_item *item, uint32_t events)
 {
 	struct lat_conn *c = lat_container_of(item, struct lat_conn, udp.out);
 	uint64_t before = c->info.bytes_in;
-	int r;
 
 	c->flows->now_ns = lat_now_ns();
 	if (events & EPOLLERR)
 		lat_raw_pass_errors(c, item->fd);
-	do /* an error is told once, in place of a datagram */
-		r = carry(c, item, &c->udp.in, &c->info.bytes_in);
-	while (r < 0 && (events & EPOLLERR) && (events &= ~(uint32_t)EPOLLERR, true));
+	/* An error is told once, in place of a datagram. */
+	if (carry(c, item, &c->udp.in, &c->info.bytes_in) < 0)
+		carry(c, item, &c->udp.in, &c->info.bytes_in);
 	if (c->key.dport == 53 && c->info.bytes_in != before && c->udp.idle_ns > DNS_IDLE_NS) {
 		c->udp.idle_ns = DNS_IDLE_NS;
 		touch(c);
@@ -235,7 +234,8 @@ void lat_udp_open(struct lat_conn *c)
 		return;
 	}
 	c->udp.idle_ns = f->udp_idle_ns;
-	lat_conn_state(c, LAT_CONN_RELAYING, f->now_ns + c->udp.idle_ns);
+	lat_conn_state(c, LAT_CONN_RELAYING, 0);
+	touch(c);
 	f->stats.dialled++;
 	f->stats.relayed++;
 	want_sockets(f);

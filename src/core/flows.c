@@ -15,6 +15,8 @@
 #define SLOT_BITS 20
 #define SLOT_MASK ((1u << SLOT_BITS) - 1)
 #define FLOWS_CAP 65536u
+/* A datagram flow may be given up for another one after this. */
+#define QUIET_NS (5 * LAT_NS_PER_SEC)
 /* Descriptors that are not for flows. */
 #define FDS_KEPT 128
 /* Packets that the kernel holds for us at most; more are dropped, and come again. */
@@ -61,20 +63,33 @@ void lat_conn_unhash(struct lat_conn *c)
 
 static bool grow(struct lat_flows *f)
 {
-	struct lat_conn *chunk;
+	unsigned left = f->max_flows - f->slots, count = left < CHUNK ? left : CHUNK;
+	struct lat_conn *chunk = count ? calloc(count, sizeof(*chunk)) : NULL;
 
-	if (f->slots >= f->max_flows)
-		return false;
-	chunk = calloc(CHUNK, sizeof(*chunk));
 	if (!chunk)
 		return false;
 	f->chunks[f->slots / CHUNK] = chunk;
-	for (unsigned i = CHUNK; i-- > 0;) {
+	for (unsigned i = count; i-- > 0;) {
 		chunk[i].info.id = f->slots + i;
 		chunk[i].hash_next = f->free;
 		f->free = &chunk[i];
 	}
-	f->slots += CHUNK;
+	f->slots += count;
+	return true;
+}
+
+/* The table is full: the datagram flow that was quiet longest makes room, if it was quiet for a while. */
+static bool make_room(struct lat_flows *f)
+{
+	struct lat_conn *quiet = NULL;
+
+	for (struct lat_conn *c = f->live; c; c = c->next)
+		if (c->key.proto != IPPROTO_TCP && c->state == LAT_CONN_RELAYING &&
+		    (!quiet || c->active_ns < quiet->active_ns))
+			quiet = c;
+	if (!quiet || quiet->active_ns + QUIET_NS > f->now_ns)
+		return false;
+	lat_conn_end(quiet, false);
 	return true;
 }
 
@@ -83,7 +98,7 @@ struct lat_conn *lat_conn_new(struct lat_flows *f, const struct lat_conn_key *ke
 	struct lat_conn **bucket = &f->buckets[lat_conn_hash(f, key) & f->bucket_mask], *c;
 	uint64_t slot;
 
-	if (!f->free && !grow(f))
+	if (!f->free && !grow(f) && !make_room(f))
 		return NULL;
 	c = f->free;
 	f->free = c->hash_next;
@@ -146,6 +161,12 @@ static void conn_close(struct lat_conn *c, bool reset)
 	default:
 		lat_icmp_close(c);
 	}
+}
+
+void lat_conn_touch(struct lat_conn *c, uint64_t idle_ns)
+{
+	c->active_ns = c->flows->now_ns;
+	c->deadline_ns = c->active_ns + idle_ns;
 }
 
 void lat_conn_end(struct lat_conn *c, bool reset)
@@ -327,7 +348,7 @@ void lat_flows_free(struct lat_flows *f)
 	lat_udp_free(f->udp);
 	free(f->denials);
 	lat_close(&f->reserve);
-	for (unsigned i = 0; f->chunks && i < f->slots / CHUNK; i++)
+	for (unsigned i = 0; f->chunks && i < (f->slots + CHUNK - 1) / CHUNK; i++)
 		free(f->chunks[i]);
 	free(f->chunks);
 	free(f->buckets);

@@ -237,6 +237,39 @@ static void no_descriptor_is_a_refusal_and_passes(void **state)
 	assert_int_equal(e->closed, e->judged);
 }
 
+/* Keeps two flows open and tries a third; then one is closed and there is room. */
+static int inside_three(void *arg)
+{
+	int a = target_connect(arg, SOCK_STREAM), b = target_connect(arg, SOCK_STREAM);
+	struct linger now = { 1, 0 };
+
+	if (a < 0 || b < 0)
+		return 200;
+	if (target_connect(arg, SOCK_STREAM) >= 0 || errno != ECONNREFUSED)
+		return 201;
+	setsockopt(a, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(a);
+	for (uint64_t until = lat_now_ns() + ENGINE_BOUND_MS / 2 * LAT_NS_PER_MS; lat_now_ns() < until;)
+		if (target_connect(arg, SOCK_STREAM) >= 0) /* the SYN may overtake the reset */
+			return 0;
+	return 202;
+}
+
+static void full_table_refuses_and_recovers(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+
+	lat_flows_free(e->flows);
+	e->flows = NULL;
+	e->options.max_flows = 2;
+	assert_int_equal(lat_flows_new(&e->options, &e->flows), 0);
+	assert_int_equal(engine_run(e, inside_three, &(struct target){ FAR4, 80 }), 0);
+	lat_flows_get_stats(e->flows, &s);
+	assert_true(s.table_full > 0);
+	assert_int_equal(e->judged, 3); /* only what has a place is judged */
+}
+
 static void asked_flow_waits_for_its_answer_alone(void **state)
 {
 	struct engine *e = *state;
@@ -364,6 +397,7 @@ int main(void)
 		T(failed_dial_shows_the_errno_of_the_network),
 		T(many_flows_at_once),
 		T(no_descriptor_is_a_refusal_and_passes),
+		T(full_table_refuses_and_recovers),
 		T(asked_flow_waits_for_its_answer_alone),
 		T(slow_dial_delays_nobody_and_is_judged_once),
 		T(flow_of_a_program_that_gave_up_ends),
