@@ -120,7 +120,7 @@ void *lat_limits_alloc(void *arg, void *block, size_t old_size, size_t new_size)
 	void *p;
 
 	if (new_size == 0) {
-		free(block);
+		lat_arena_free(&rt->arena, block, old_size);
 		rt->memory_used -= old;
 		return NULL;
 	}
@@ -135,7 +135,7 @@ void *lat_limits_alloc(void *arg, void *block, size_t old_size, size_t new_size)
 		if (more > LARGE_BLOCK && rt->armed && rt->deadline_ns && lat_now_ns() >= rt->deadline_ns)
 			return NULL; /* the next hook says so; until then it gets nothing large */
 	}
-	p = realloc(block, new_size);
+	p = lat_arena_resize(&rt->arena, block, old, new_size);
 	if (p)
 		rt->memory_used += new_size - old;
 	return p;

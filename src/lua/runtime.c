@@ -357,6 +357,7 @@ int lat_rt_new(enum lat_rt_kind kind, const struct lat_rt_limits *limits, struct
 	rt->kind = kind;
 	rt->L = lua_newstate(lat_limits_alloc, rt);
 	if (!rt->L) {
+		lat_arena_end(&rt->arena);
 		free(rt);
 		return -ENOMEM;
 	}
@@ -383,6 +384,7 @@ void lat_rt_free(struct lat_rt *rt)
 	if (rt->has_loop)
 		finish_closing(rt);
 	lua_close(rt->L);
+	lat_arena_end(&rt->arena);
 	free(rt->callback_error);
 	free(rt);
 }

@@ -1,6 +1,7 @@
 /* What the files of the runtime share (runtime.c, limits.c, policy_std.c, box.c); nobody else includes this. */
 #ifndef LAT_LUA_RUNTIME_IMPL_H
 #define LAT_LUA_RUNTIME_IMPL_H
+#include "lua/arena.h"
 #include "lua/runtime.h"
 
 struct lat_rt {
@@ -10,6 +11,7 @@ struct lat_rt {
 	bool inside;            /* somebody is behind the door */
 	bool ending;            /* lat_rt_free has begun: the door stays shut */
 	/* limits.c */
+	struct lat_arena arena;
 	size_t memory_used;
 	uint64_t instructions_left;
 	uint64_t deadline_ns;   /* 0: none */
