@@ -36,29 +36,46 @@ local function note(entry, record)
   if record.program then entry.programs[record.program] = true end
 end
 
+local function add_place(seen, record, to, key, address)
+  local id = ("%s %03d %s"):format(record.dir, record.proto, key)
+  local entry = seen.flows[id] or new_entry(record, to, id)
+  seen.flows[id] = entry
+  if record.proto == TCP or record.proto == UDP then entry.ports[record.port] = true end
+  if key:sub(1, 1) == "1" then
+    seen.connected[to] = true
+    entry.private = entry.private or address and addr.is_private(address)
+  end
+  return entry
+end
+
 local function add_flow(seen, record)
   local address = record.addr and addr.parse(record.addr)
   local to, key = place(record, address)
   if not to or not record.proto or record.proto < 1 or record.proto > 254 then return end
   local with_ports = record.proto == TCP or record.proto == UDP
   if with_ports and (not record.port or record.port < 1 or record.port > 65535) then return end
-  local id = ("%s %03d %s"):format(record.dir, record.proto, key)
-  local entry = seen.flows[id] or new_entry(record, to, id)
-  seen.flows[id] = entry
-  note(entry, record)
-  if with_ports then entry.ports[record.port] = true end
-  if key:sub(1, 1) == "1" then
-    seen.connected[to] = true
-    entry.private = entry.private or address and addr.is_private(address)
-  end
+  note(add_place(seen, record, to, key, address), record)
   seen.flow_count = seen.flow_count + 1
+  if key:sub(1, 1) ~= "1" then return end
+  -- Several names may have been answered with this address; the record has the newest, the program may mean another.
+  for name in pairs(seen.answers[address] or {}) do
+    if name ~= to then add_place(seen, record, name, "1" .. name, address).shared = to end
+  end
 end
 
+-- The text of an answered question is its addresses.
 local function add_lookup(seen, record)
   local name = name_text(record.name)
   if not name then return end
   seen.lookups[name] = seen.lookups[name] or { count = 0, programs = {} }
   note(seen.lookups[name], record)
+  for word in (record.text or ""):gmatch("[%x:.]+") do
+    local address = addr.parse(word)
+    if address then
+      seen.answers[address] = seen.answers[address] or {}
+      seen.answers[address][name] = true
+    end
+  end
 end
 
 local function add_unix(seen, record)
@@ -71,7 +88,8 @@ end
 local adders = { verdict = add_flow, dns = add_lookup, unix = add_unix }
 
 local function collect(records, run)
-  local seen = { flows = {}, connected = {}, lookups = {}, unix = {}, flow_count = 0, runs = {}, run_count = 0 }
+  local seen = { flows = {}, connected = {}, lookups = {}, answers = {}, unix = {}, flow_count = 0, runs = {},
+    run_count = 0 }
   for _, record in ipairs(records) do
     if not run or record.run == run then
       if not seen.runs[record.run] then
@@ -110,6 +128,7 @@ local function comment(entry, what)
     programs[i] = format.plain(program)
   end
   if #programs > 4 then programs = { programs[1], programs[2], programs[3], #programs - 3 .. " more" } end
+  if entry.count == 0 then return "perhaps meant where the address is also that of " .. entry.shared end
   local text = entry.count == 1 and "once" or entry.count .. " times"
   if what then text = what .. " " .. text end
   return #programs > 0 and text .. ", " .. table.concat(programs, ", ") or text

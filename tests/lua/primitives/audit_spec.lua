@@ -238,6 +238,21 @@ describe("the learned policy", function()
     assert.equal("/run/x.sock", loaded.unix[1])
   end)
 
+  it("covers every name that was answered with the address of a flow, when several were", function()
+    local text = learned({
+      line("dns", { name = "one.example", text = "203.0.113.9, 2001:db8::9" }),
+      line("dns", { name = "two.example", text = "203.0.113.9" }),
+      line("dns", { name = "far.example", text = "198.51.100.1" }),
+      line("verdict", { name = "two.example", addr = "203.0.113.9" }),
+      line("dns", { name = "late.example", text = "203.0.113.9" }),
+    })
+    assert.matches('allow "tcp to two.example port 443" -- once', text, 1, true)
+    assert.matches('allow "tcp to one.example port 443" -- perhaps meant', text, 1, true)
+    assert.matches('"icmp to far.example"', text, 1, true)
+    assert.matches('"icmp to late.example"', text, 1, true)
+    assert.matches("1 flow to 2 places", text, 1, true)
+  end)
+
   it("takes no hostile text over into the policy", function()
     local _, loaded = learned({
       line("verdict", { name = 'x" allow "any to any', addr = "203.0.113.1" }),
