@@ -29,11 +29,21 @@ Guard.__index = Guard
 function M.new(limits)
   limits = limits or {}
   return setmetatable({
-    sources = {}, methods = nil, depth = 0, spent = 0,
+    sources = {}, by_function = setmetatable({}, { __mode = "k" }), methods = nil, depth = 0, spent = 0,
     instructions = limits.instructions or DEFAULTS.instructions,
     memory = limits.memory or DEFAULTS.memory, work = limits.work or DEFAULTS.work,
     seconds = limits.seconds or DEFAULTS.seconds,
   }, Guard)
+end
+
+--- The source that a running function belongs to; asked for each rule, so it is kept by function.
+function Guard:source_of(fn)
+  local source = self.by_function[fn]
+  if source == nil then
+    source = self.sources[getinfo(fn, "S").source] or false
+    self.by_function[fn] = source
+  end
+  return source
 end
 
 --- The innermost running function of a policy: its source and line.
@@ -43,9 +53,9 @@ end
 function Guard:place(level)
   level = (level or 1) + 1
   while true do
-    local info = getinfo(level, "Sl")
+    local info = getinfo(level, "lf")
     if not info then return nil end
-    local source = self.sources[info.source]
+    local source = self:source_of(info.func)
     if source and info.currentline > 0 then return source, info.currentline end
     level = level + 1
   end
