@@ -380,22 +380,20 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 {
 	struct lat_run *run = ctx;
 	struct lat_record r = { .kind = LAT_RECORD_DNS, .action = LAT_ACTION_DENY, .rcode = rcode, .qtype = qtype };
-
 	bool answered = rcode != DNS_REFUSED && refused_private == 0;
 
-	/* An answer opens nothing by itself, the flow to it makes the record; but a learned policy must answer it again. */
-	if (answered && !run->options->learn)
-		return;
+	/* What was answered is recorded too: labels under an allowed wildcard could carry data out. */
 	lat_addr_parse(LAT_TRAP_DNS, &r.flow.remote);
 	r.flow.dport = 53;
 	r.flow.sport = sport;
 	r.flow.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP;
 	lat_connects_identify(run->connects, &r.flow, &r.who);
 	snprintf(r.name, sizeof(r.name), "%s", name);
-	snprintf(r.where, sizeof(r.where), "default");
-	if (answered)
+	snprintf(r.where, sizeof(r.where), "%s", answered ? "" : "default");
+	if (answered) {
 		r.action = LAT_ACTION_ALLOW;
-	else if (rcode == DNS_REFUSED)
+		snprintf(r.text, sizeof(r.text), "%zu address%s", addresses, addresses == 1 ? "" : "es");
+	} else if (rcode == DNS_REFUSED)
 		snprintf(r.text, sizeof(r.text), "no rule could allow this name");
 	else
 		snprintf(r.text, sizeof(r.text), "%zu private address%s left out, %zu given (private = true would allow)",
