@@ -123,6 +123,24 @@ int lat_network_up(struct lat_setup *s)
 	return 0;
 }
 
+/* Who may ping: the mapped range that the caller's group is in. The kernel refuses groups that are not mapped and those
+ * above 2^31 - 1. */
+static void ping_groups(const struct lat_setup *s, char *out, size_t size)
+{
+	unsigned long last = s->gid, first = s->gid;
+
+	for (const char *line = s->gid_map; line; line = strchr(line + 1, '\n')) {
+		unsigned long from, count;
+
+		if (sscanf(line, " %lu %*u %lu", &from, &count) == 2 && s->gid >= from &&
+			s->gid - from < count) {
+			first = from;
+			last = from + count - 1;
+		}
+	}
+	snprintf(out, size, "%lu %lu", first, last < INT32_MAX ? last : INT32_MAX);
+}
+
 /* Settings of the new network namespace: these files act on the namespace of who opens them. */
 int lat_network_sysctls(struct lat_setup *s)
 {
@@ -142,10 +160,7 @@ int lat_network_sysctls(struct lat_setup *s)
 		{ "tcp_max_syn_backlog", "65535", false },
 	};
 
-	if (s->whole_map)
-		snprintf(groups, sizeof(groups), "0 2147483647");
-	else
-		snprintf(groups, sizeof(groups), "%u %u", s->gid, s->gid);
+	ping_groups(s, groups, sizeof(groups));
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(settings); i++) {
 		char path[96];
 		int r;

@@ -72,6 +72,7 @@ local function go_program(world)
     "go", "build", "-o", world.dir .. "/fetch-go", world.dir .. "/fetch.go" }, { timeout = 240000 }))
 end
 
+-- alone: why it cannot serve where there is no user but root (a normal user's test run).
 M.servers = {
   http = { argv = function(w) return { "lua5.4", "tests/support/file_server.lua", 80, w.dir } end,
     ports = { tcp = 80 }, needs = {}, prepare = function(w) w:file("hello", "served\n") end },
@@ -79,13 +80,15 @@ M.servers = {
     needs = { "node", "openssl" }, prepare = certificates },
   ssh = { argv = function(w) return { "sh", "-c", [[mount --bind "$1/passwd" /etc/passwd && exec dropbear -F -E \
     -r "$1/host.key" -p 22 -P "$1/dropbear.pid"]], "sh", w.dir } end, ports = { tcp = 22 },
-    needs = { "dropbear", "ssh-keygen" }, prepare = ssh_account },
+    needs = { "dropbear", "ssh-keygen" }, prepare = ssh_account,
+    alone = "dropbear changes its groups, which root of a user namespace of one user cannot" },
   redis = { argv = function(w) return { "bash", "-c",
     [[exec -a redis-server redis-check-rdb --port 6379 --save '' --protected-mode no --dir "$1"]], "bash", w.dir } end,
     ports = { tcp = 6379 }, needs = { "redis-check-rdb" } },
   postgres = { argv = function(w) return { "sh", "-c", [[exec "$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)/postgres" \
     -D "$1/pg" -c listen_addresses='*' -c unix_socket_directories='' -c fsync=off]], "sh", w.home } end,
-    ports = { tcp = 5432 }, user = "65534", needs = { "/usr/lib/postgresql/*/bin/postgres" }, prepare = postgres_cluster },
+    ports = { tcp = 5432 }, user = "65534", needs = { "/usr/lib/postgresql/*/bin/postgres" }, prepare = postgres_cluster,
+    alone = "postgres does not start as root, and there is no other user here" },
   dns = { needs = {} },  -- the world's own name server
   iperf3 = { argv = function() return { "iperf3", "-s" } end, ports = { tcp = 5201 }, needs = { "iperf3" } },
 }

@@ -147,7 +147,8 @@ function World.new()
     ip -n HOST route add 198.51.100.0/24 via 203.0.113.9
     ip -n HOST route add unreachable 192.0.2.0/25
     ip -n HOST route add blackhole 192.0.2.128/25
-    ip netns exec HOST sysctl -qw net.ipv4.ping_group_range='0 2147483647' || true
+    ip netns exec HOST sysctl -qw net.ipv4.ping_group_range='0 2147483647' 2>/dev/null ||
+      ip netns exec HOST sysctl -qw net.ipv4.ping_group_range='0 0' || true
     mkdir -p /etc/netns/HOST
     echo 'nameserver 203.0.113.9' > /etc/netns/HOST/resolv.conf
     printf '127.0.0.1 localhost\n::1 localhost\n203.0.113.10 hosts-file.example\n' > /etc/netns/HOST/hosts
