@@ -5,9 +5,9 @@
 #include "kernel/caps.h"
 #include "kernel/fdpass.h"
 #include <fcntl.h>
+#include <libmnl/libmnl.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
-#include <netlink/netlink.h>
-#include <netlink/route/link.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -152,40 +152,55 @@ int lat_netns_socket(const struct lat_netns *ns, int family, int type, int proto
 	return r;
 }
 
-static void each_link(struct nl_cache *cache, void (*fn)(void *ctx, const struct lat_netns_link *link), void *ctx)
-{
-	for (struct nl_object *o = nl_cache_get_first(cache); o; o = nl_cache_get_next(o)) {
-		struct rtnl_link *l = (struct rtnl_link *)o;
-		struct lat_netns_link link = { .index = (uint32_t)rtnl_link_get_ifindex(l),
-			.mtu = rtnl_link_get_mtu(l), .up = rtnl_link_get_flags(l) & IFF_UP };
+struct dump {
+	void (*fn)(void *ctx, const struct lat_netns_link *link);
+	void *ctx;
+};
 
-		snprintf(link.name, sizeof(link.name), "%s", rtnl_link_get_name(l));
-		fn(ctx, &link);
+static int one_link(const struct nlmsghdr *h, void *arg)
+{
+	const struct ifinfomsg *info = mnl_nlmsg_get_payload(h);
+	struct lat_netns_link link = { .index = (uint32_t)info->ifi_index, .up = info->ifi_flags & IFF_UP };
+	const struct dump *dump = arg;
+	const struct nlattr *a;
+
+	if (h->nlmsg_type != RTM_NEWLINK)
+		return MNL_CB_OK;
+	mnl_attr_for_each(a, h, sizeof(*info)) {
+		if (mnl_attr_get_type(a) == IFLA_IFNAME && mnl_attr_validate(a, MNL_TYPE_STRING) >= 0)
+			snprintf(link.name, sizeof(link.name), "%s", mnl_attr_get_str(a));
+		else if (mnl_attr_get_type(a) == IFLA_MTU && mnl_attr_validate(a, MNL_TYPE_U32) >= 0)
+			link.mtu = mnl_attr_get_u32(a);
 	}
+	dump->fn(dump->ctx, &link);
+	return MNL_CB_OK;
 }
 
 int lat_netns_links(const struct lat_netns *ns, void (*fn)(void *ctx, const struct lat_netns_link *link), void *ctx)
 {
 	lat_autoclose int fd = lat_netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-	struct nl_sock *sk;
-	struct nl_cache *cache;
-	int r = -EIO;
+	char buf[16384] __attribute__((aligned(8)));
+	struct dump dump = { fn, ctx };
+	struct ifinfomsg *info;
+	struct nlmsghdr *h;
+	int r = MNL_CB_OK;
 
 	if (fd < 0)
 		return fd;
-	if (fcntl(fd, F_SETFL, 0) < 0)
+	h = mnl_nlmsg_put_header(buf);
+	h->nlmsg_type = RTM_GETLINK;
+	h->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	h->nlmsg_seq = 1;
+	info = mnl_nlmsg_put_extra_header(h, sizeof(*info));
+	info->ifi_family = AF_UNSPEC;
+	if (fcntl(fd, F_SETFL, 0) < 0 || send(fd, h, h->nlmsg_len, 0) < 0)
 		return -errno;
-	sk = nl_socket_alloc();
-	if (!sk)
-		return -ENOMEM;
-	if (nl_socket_set_fd(sk, NETLINK_ROUTE, fd) == 0) {
-		lat_take_fd(&fd); /* nl_socket_free closes it */
-		if (rtnl_link_alloc_cache(sk, AF_UNSPEC, &cache) == 0) {
-			each_link(cache, fn, ctx);
-			nl_cache_free(cache);
-			r = 0;
-		}
+	while (r > MNL_CB_STOP) {
+		ssize_t n = recv(fd, buf, sizeof(buf), 0);
+
+		if (n < 0)
+			return -errno;
+		r = mnl_cb_run(buf, (size_t)n, 1, 0, one_link, &dump);
 	}
-	nl_socket_free(sk);
-	return r;
+	return r < 0 ? -errno : 0;
 }
