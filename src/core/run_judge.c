@@ -369,8 +369,15 @@ static enum lat_dns_decision dns_judge(void *ctx, uint64_t id, const char *name,
 static bool dns_pin(void *ctx, const char *name, const struct lat_addr *addr, uint64_t until_ns)
 {
 	struct lat_run *run = ctx;
+	size_t len = strlen(run->answer);
+	char text[LAT_ADDR_TEXT];
 
-	return lat_pins_add(run->pins, addr, name, until_ns) == 0;
+	if (lat_pins_add(run->pins, addr, name, until_ns) < 0)
+		return false;
+	lat_addr_format(addr, text, sizeof(text));
+	if (len + strlen(text) + 2 <= sizeof(run->answer))
+		snprintf(run->answer + len, sizeof(run->answer) - len, "%s%s", len ? " " : "", text);
+	return true;
 }
 
 #define DNS_REFUSED 5
@@ -392,12 +399,13 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 	snprintf(r.where, sizeof(r.where), "%s", answered ? "" : "default");
 	if (answered) {
 		r.action = LAT_ACTION_ALLOW;
-		snprintf(r.text, sizeof(r.text), "%zu address%s", addresses, addresses == 1 ? "" : "es");
+		snprintf(r.text, sizeof(r.text), "%s", addresses ? run->answer : "");
 	} else if (rcode == DNS_REFUSED)
 		snprintf(r.text, sizeof(r.text), "no rule could allow this name");
 	else
 		snprintf(r.text, sizeof(r.text), "%zu private address%s left out, %zu given (private = true would allow)",
 			refused_private, refused_private == 1 ? "" : "es", addresses);
+	run->answer[0] = '\0';
 	lat_run_emit(run, &r);
 }
 

@@ -46,6 +46,7 @@ struct lat_run {
 	unsigned pending_count;
 	uint64_t rate_second;      /* the second that rate_used counts */
 	uint32_t *rate_used;       /* by rule, of the policy in force */
+	char answer[256];          /* addresses of the DNS answer that is being made: for its record */
 	uint32_t next_generation;
 	bool reloading, reload_again, reload_due; /* due: a watched file changed; at the next tick */
 	bool probing, probe_refused_call, probe_refused_packet, probed;

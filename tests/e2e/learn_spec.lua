@@ -6,6 +6,7 @@ local World = require("world")
 local zone = [[
 api.example      A      203.0.113.9   60
 api.example      AAAA   2001:db8::9   60
+twin.example     A      203.0.113.9   60
 two.example      A      203.0.113.10  60
 only.example     A      203.0.113.11  60
 db.example       A      10.9.8.7      60
@@ -141,6 +142,12 @@ describe("a learned policy", function()
     }) do
       assert.truthy(text:find(rule, 1, true), rule .. " is missing in\n" .. text)
     end
+  end)
+
+  it("covers both of two names with one address, whichever is asked for first", function()
+    local path = learn(tools .. 'look("twin.example"); get("api.example")\n')
+    local other = world:file("twins.py", tools .. 'look("api.example"); get("twin.example")\n')
+    assert.equal("look api.example True\nget twin.example 80 served\n", again(path, other).out)
   end)
 
   it("refuses what it did not see", function()
