@@ -76,7 +76,8 @@ function M.answer(policy, kind, flow)
   if not handler then return "deny", false, 0, "no handler" end
   local verdict, options = handler(flow)
   if verdict == nil and kind == "connect" then
-    return policy.default == "allow" and "allow" or "deny", false, 0, "default"
+    local passes = policy.default == "allow" or policy.default == "audit"
+    return passes and "allow" or "deny", false, 0, "default"
   end
   if verdict == true then verdict = "allow" elseif verdict == false then verdict = "deny" end
   if verdict ~= "allow" and verdict ~= "deny" then
@@ -84,7 +85,9 @@ function M.answer(policy, kind, flow)
       :format(kind, tostring(verdict)), 0)
   end
   options = type(options) == "table" and options or {}
-  local ttl = math.tointeger(tonumber(options.ttl) or 0) or 0
+  -- an ask rule's own ttl is how long its answers are kept, unless the handler says otherwise
+  local rule = kind == "ask" and options.scope == nil and policy.rules[flow.rule]
+  local ttl = math.tointeger(tonumber(options.ttl) or rule and rule.ttl or 0) or 0
   local reason = type(options.reason) == "string" and options.reason or ""
   return verdict, options.scope == "run" or ttl > 0, math.max(0, math.min(ttl, 86400 * 365)), reason
 end

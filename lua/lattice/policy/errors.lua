@@ -65,7 +65,8 @@ Problems.__index = Problems
 function M.new() return setmetatable({ list = {}, warnings = {} }, Problems) end
 
 local function add(list, source, line, problem, raw)
-  if #list >= MAX_ERRORS then return end
+  if #list > MAX_ERRORS then return end
+  if #list == MAX_ERRORS then problem, raw = { message = "and more: not all problems are shown" }, nil end
   local err = {
     file = source and source.name, line = line, col = nil, text = raw,
     message = clean(problem.message),

@@ -34,10 +34,13 @@ local function lower_rules(self)
     self.rules[i] = false -- not needed any more: a hundred thousand of them are memory
     local checked = checker:rule(raw)
     if checked then rules[#rules + 1] = lower.rule(checked, #rules + 1, mesh) end
+    if checked and checked.ttl and checked.action ~= "ask" then
+      self.problems:warn(raw.source, raw.line, "user mode does not end flows by ttl: it counts for 'ask' only")
+    end
     if checked and checked.subject then
       self.problems:warn(raw.source, raw.line, terms.opens[raw.action]
         and "the subject cannot be judged in user mode: this rule opens nothing there"
-        or "the subject cannot be judged in user mode: this rule holds for everything there", nil)
+        or "the subject cannot be judged in user mode: this rule holds for everything there")
     end
   end
   for _, name in ipairs(suggest.keys(self.sets)) do checker:set_items(name) end

@@ -47,6 +47,12 @@ allow "tcp to 10.0.0.1/8"
 ]]))
   end)
 
+  it("names fifty problems, and that there are more", function()
+    local lines = errors_of(('allow "tpc to any"\n'):rep(80))
+    assert.equal(51, #lines)
+    assert.equal("a.lua:51: and more: not all problems are shown", lines[51])
+  end)
+
   it("refuses to load when one of its tests fails", function()
     assert.same({
       'a.lua:2:17: test failed: expected allow, the verdict is deny by rule 1, a.lua:1: deny "tcp to any"',
