@@ -57,8 +57,9 @@ local function print_human(result, args, out)
       out:print(("    and %d more (--all)"):format(#result.passed_over - shown))
     end
   end
-  out:print(("  to change it, %s:  %s"):format(
-    result.rule == 0 and "add" or "before " .. result.where, out:paint("bold", result.change)))
+  local place = result.rule == 0 and "add" or "before " .. result.where
+  if result.included then place = "above the include of " .. result.included end
+  out:print(("  to change it, %s:  %s"):format(place, out:paint("bold", result.change)))
 end
 
 function M.run(args, out)
@@ -75,6 +76,7 @@ function M.run(args, out)
     policy = loaded.name, reason = verdict.reason, text = rule and rule.text,
     handler = verdict.action == "ask" and loaded.handlers.ask and "ask"
       or verdict.rule == 0 and loaded.handlers.connect and "connect" or nil,
+    included = rule and rule.file ~= loaded.files[1] and rule.file or nil,
     flow = policy.print.flow(flow), change = change(policy, flow, verdict), passed_over = {},
   }
   for i, one in ipairs(passed) do

@@ -159,6 +159,13 @@ ask "tcp to any port 25"
       assert.equal(3, (run("explain", { file = write("x.lua", "allow(5)"), flow = { "icmp to ::1" } })))
     end)
 
+    it("tells where the line belongs when an included rule decides", function()
+      local outer = write("outer.lua", 'include "guards"\nallow "tcp to host port 1"\n')
+      local _, out = run("explain", { file = outer, flow = { "tcp to 127.0.0.1 port 1" } })
+      assert.equal('  to change it, above the include of policies/guards.lua:  allow "tcp to host port 1"',
+        out.lines[#out.lines])
+    end)
+
     it("reads well", function()
       local _, out = run("explain", { file = file, flow = { "tcp", "to", "192.0.2.1", "port", "25" } })
       assert.equal("ASK  tcp to 192.0.2.1 port 25", out.lines[1])
