@@ -237,6 +237,8 @@ static int set_up(struct lat_run *run, struct hooks *hooks)
 	if (r < 0)
 		return r;
 	run->rate_used = calloc(run->policy->spec.rule_count + 1, sizeof(*run->rate_used));
+	if (!run->rate_used) /* without it no rate would be limited */
+		return -ENOMEM;
 	if ((r = lat_pins_new(65536, &run->pins)) < 0 || (r = lat_answers_new(1024, &run->answers)) < 0)
 		return r;
 	watch(run, &run->control, s->control, on_control, &error);
@@ -299,7 +301,8 @@ static void tear_down(struct lat_run *run)
 	lat_sandbox_close(&run->sandbox);
 	if (run->resolver)
 		lat_resolver_free(run->resolver);
-	lat_worker_stop(run->worker, 2000);
+	if (!lat_worker_stop(run->worker, 2000) && o->stuck)
+		*o->stuck = true;
 	if (run->audit) {
 		snprintf(r.text, sizeof(r.text), "exit status %d", run->status);
 		lat_run_emit(run, &r);
@@ -358,7 +361,11 @@ int lat_run(const struct lat_run_options *options)
 	run->policy = lat_policy_ref(options->policy);
 	run->next_generation = run->policy->generation + 1;
 	run->sandbox = (struct lat_sandbox){ -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1 };
-	uv_loop_init(&run->loop);
+	r = uv_loop_init(&run->loop);
+	if (r < 0) {
+		lat_error("cannot make the event loop: %s; the command was not started", strerror(-r));
+		goto no_loop;
+	}
 	if (lat_summary_new(4096, &run->summary) < 0) {
 		lat_error("out of memory");
 		goto out;
@@ -415,6 +422,7 @@ unblock:
 	return status;
 out:
 	uv_loop_close(&run->loop);
+no_loop:
 	lat_summary_free(run->summary);
 	lat_policy_unref(run->policy);
 	free(run);

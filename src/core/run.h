@@ -27,6 +27,8 @@ struct lat_run_options {
 	bool notices;                   /* a line on stderr for the first refusal of each destination */
 	bool verbose, json;
 	bool no_summary;
+	bool *stuck;                    /* NULL, or set when the policy thread did not end: what `worker`, its context and
+	                                 * `policy` lead to must then be left as it is until the process ends */
 };
 
 /* Exit codes of the supervisor itself (LIBRARIES 3.1). */

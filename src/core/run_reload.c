@@ -38,6 +38,9 @@ static bool keep(void *ctx, struct lat_flow_info *info)
 		return true;
 	if (!rf->passed) /* not decided yet: its question is asked again */
 		return true;
+	/* The pin of the name that it was opened by may have ended since; for this look only it holds. */
+	if (rf->name[0])
+		lat_pins_add(run->pins, &info->flow.remote, rf->name, lat_now_ns() + LAT_NS_PER_MS);
 	if (lat_run_judge(run, &info->flow, &rf->who, false, &v, &q, text) == 1)
 		return true; /* the new policy would ask: what was answered stays */
 	return lat_verdict_passes(&v);
@@ -54,6 +57,10 @@ static void requestion(struct lat_run *run)
 		if (!old.id)
 			continue;
 		if (old.kind != LAT_QUESTION_DNS) {
+			if (p->flow) { /* its records speak of the new one from now on */
+				lat_policy_unref(p->flow->policy);
+				p->flow->policy = lat_policy_ref(run->policy);
+			}
 			if (lat_run_judge(run, &old.flow, &old.who, true, &v, &q, a.text) == 1) {
 				q.id = old.id;
 				if (lat_run_ask(run, &q) == 0)
@@ -93,6 +100,7 @@ void lat_run_reloaded(struct lat_run *run, struct lat_answer *a)
 	struct lat_record r = { .kind = LAT_RECORD_RELOAD, .action = LAT_ACTION_ALLOW };
 	struct lat_run_reload *extra = a->extra;
 	const char *target = NULL;
+	uint32_t *rate_used = NULL;
 	size_t cut = 0;
 	int e = 0;
 
@@ -104,12 +112,18 @@ void lat_run_reloaded(struct lat_run *run, struct lat_answer *a)
 		goto out;
 	}
 	/* Everything that can fail comes before the swap. */
-	if (extra && (e = lat_audit_reroute(run->audit, extra->routes, extra->route_count, &target)) < 0) {
-		snprintf(r.text, sizeof(r.text), "cannot open audit sink %.180s: %s", target ? target : "", strerror(-e));
+	rate_used = calloc(a->policy->spec.rule_count + 1, sizeof(*rate_used));
+	if (!rate_used) {
+		e = -ENOMEM;
+		snprintf(r.text, sizeof(r.text), "out of memory");
 	} else if ((e = use_host_ports(run, a->policy)) < 0) {
 		snprintf(r.text, sizeof(r.text), "cannot change the host ports of the trap: %s", strerror(-e));
+	} else if (extra && (e = lat_audit_reroute(run->audit, extra->routes, extra->route_count, &target)) < 0) {
+		snprintf(r.text, sizeof(r.text), "cannot open audit sink %.180s: %s", target ? target : "", strerror(-e));
+		use_host_ports(run, run->policy); /* if that fails too, they stay queued and judged by the old policy */
 	}
 	if (e < 0) {
+		free(rate_used);
 		r.action = LAT_ACTION_DENY;
 		lat_error("reload refused, the old policy stays: %s", r.text);
 		lat_policy_unref(a->policy);
@@ -119,7 +133,7 @@ void lat_run_reloaded(struct lat_run *run, struct lat_answer *a)
 	run->policy = a->policy;
 	run->next_generation = a->policy->generation + 1;
 	free(run->rate_used);
-	run->rate_used = calloc(a->policy->spec.rule_count + 1, sizeof(*run->rate_used));
+	run->rate_used = rate_used;
 	lat_answers_clear(run->answers);
 	requestion(run);
 	if (!run->policy->spec.keep_established)

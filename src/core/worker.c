@@ -10,6 +10,11 @@
 
 #define WAITING 512u /* power of two */
 
+struct asked {
+	struct lat_question question;
+	struct lat_answer answer;
+};
+
 struct lat_worker {
 	struct lat_poll_item item; /* the eventfd */
 	struct lat_poller *poller;
@@ -21,8 +26,8 @@ struct lat_worker {
 	pthread_cond_t wake;
 	bool stop, ended;
 	unsigned q_head, q_tail, a_head, a_tail;
-	struct lat_question *questions[WAITING];
-	struct lat_answer *answers[WAITING]; /* room is reserved when the question is queued */
+	/* An answer is made with its question, so that none fails to come for want of memory. */
+	struct asked *questions[WAITING], *answers[WAITING];
 	unsigned open;                       /* questions queued or at work, and answers not fetched */
 };
 
@@ -33,8 +38,7 @@ static void *run(void *arg)
 
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
-		struct lat_question *q;
-		struct lat_answer *a;
+		struct asked *q;
 
 		while (!w->stop && w->q_head == w->q_tail)
 			pthread_cond_wait(&w->wake, &w->lock);
@@ -42,20 +46,9 @@ static void *run(void *arg)
 			break;
 		q = w->questions[w->q_head++ % WAITING];
 		pthread_mutex_unlock(&w->lock);
-		a = calloc(1, sizeof(*a));
-		if (a) {
-			a->id = q->id;
-			a->generation = q->generation;
-			a->kind = q->kind;
-			w->ops->work(w->ops->ctx, q, a);
-		}
-		free(q);
+		w->ops->work(w->ops->ctx, &q->question, &q->answer);
 		pthread_mutex_lock(&w->lock);
-		if (!a) { /* out of memory: the asker's time limit denies */
-			w->open--;
-			continue;
-		}
-		w->answers[w->a_tail++ % WAITING] = a;
+		w->answers[w->a_tail++ % WAITING] = q;
 		if (write(w->item.fd, &one, sizeof(one)) < 0) { /* the counter is already non-zero: the loop will look */
 		}
 	}
@@ -65,9 +58,9 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static struct lat_answer *fetch(struct lat_worker *w)
+static struct asked *fetch(struct lat_worker *w)
 {
-	struct lat_answer *a = NULL;
+	struct asked *a = NULL;
 
 	pthread_mutex_lock(&w->lock);
 	if (w->a_head != w->a_tail) {
@@ -82,13 +75,13 @@ static void ready(struct lat_poll_item *item, uint32_t events)
 {
 	struct lat_worker *w = lat_container_of(item, struct lat_worker, item);
 	uint64_t count;
-	struct lat_answer *a;
+	struct asked *a;
 
 	(void)events;
 	if (read(item->fd, &count, sizeof(count)) < 0) { /* level-triggered: nothing lost */
 	}
 	while ((a = fetch(w))) {
-		w->done(w->done_ctx, a);
+		w->done(w->done_ctx, &a->answer);
 		free(a);
 	}
 }
@@ -139,12 +132,13 @@ fail:
 
 int lat_worker_ask(struct lat_worker *w, const struct lat_question *question)
 {
-	struct lat_question *copy = malloc(sizeof(*copy));
+	struct asked *copy = calloc(1, sizeof(*copy));
 	int r = 0;
 
 	if (!copy)
 		return -ENOMEM;
-	*copy = *question;
+	copy->question = *question;
+	copy->answer = (struct lat_answer){ .id = question->id, .generation = question->generation, .kind = question->kind };
 	pthread_mutex_lock(&w->lock);
 	if (w->open >= WAITING || w->stop) {
 		r = -EAGAIN;
@@ -163,7 +157,7 @@ bool lat_worker_stop(struct lat_worker *w, int timeout_ms)
 {
 	uint64_t until = lat_now_ns() + (uint64_t)timeout_ms * LAT_NS_PER_MS;
 	struct timespec ts = { (time_t)(until / LAT_NS_PER_SEC), (long)(until % LAT_NS_PER_SEC) };
-	struct lat_answer *a;
+	struct asked *a;
 	bool ended;
 
 	if (!w)
@@ -182,7 +176,7 @@ bool lat_worker_stop(struct lat_worker *w, int timeout_ms)
 	}
 	pthread_join(w->thread, NULL);
 	while ((a = fetch(w))) {
-		lat_policy_unref(a->policy);
+		lat_policy_unref(a->answer.policy);
 		free(a);
 	}
 	while (w->q_head != w->q_tail)

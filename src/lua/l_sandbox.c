@@ -273,6 +273,7 @@ static int l_run(lua_State *L)
 	struct lat_run_options *o;
 	struct lat_box *box;
 	struct run_state *s;
+	bool stuck = false;
 	int r, status;
 
 	luaL_checktype(L, 2, LUA_TTABLE);
@@ -320,7 +321,12 @@ static int l_run(lua_State *L)
 	o->no_summary = field_bool(L, "no_summary");
 	lua_gc(L, LUA_GCCOLLECT);
 	malloc_trim(0);
+	o->stuck = &stuck;
 	status = lat_run(o);
+	if (stuck) { /* a thread is still in there: never freed */
+		lat_box_take(L, box);
+		lat_box_take(L, lat_box_any(L, 1, &generation_type));
+	}
 	lat_box_close(L, box);
 	lua_pushinteger(L, status);
 	return 1;
