@@ -25,9 +25,10 @@ struct lat_rt_limits {
 	uint32_t deadline_ms; /* wall clock */
 };
 
-/* Five times what 100000 rules take, and twice their memory; an endless loop is stopped after about a second. */
+/* Three times what 100000 rules take, and twice their memory; an endless loop is stopped after about a second, and
+ * what is slow without many instructions after ten. */
 #define LAT_RT_POLICY_LIMITS                                                                       \
-	((struct lat_rt_limits){ .instructions = 500000000, .memory = 512u << 20, .deadline_ms = 30000 })
+	((struct lat_rt_limits){ .instructions = 300000000, .memory = 512u << 20, .deadline_ms = 10000 })
 
 enum lat_rt_why {
 	LAT_RT_ERROR,        /* an error of the script or of ours */
