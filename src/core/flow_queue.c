@@ -30,18 +30,19 @@ void lat_held_drop(struct lat_conn *c)
 	all_held(c, NF_DROP, 0);
 }
 
-/* The mark that shows the program this errno; 0: none does, let its own time-out tell. */
-static uint32_t mark_of_errno(int err)
+/* The mark that shows the program this errno; 0: none does, let its own time-out tell. A UDP socket is not told by
+ * default that a host is unreachable, and would wait; that a port is closed it is told. */
+static uint32_t mark_of_errno(uint8_t proto, int err)
 {
 	switch (err) {
 	case EHOSTUNREACH:
 	case EHOSTDOWN:
-		return LAT_MARK_HOST_UNREACH;
+		return proto == IPPROTO_UDP ? LAT_MARK_RESET : LAT_MARK_HOST_UNREACH;
 	case ENETUNREACH:
 	case ENETDOWN:
 	case EADDRNOTAVAIL:
 	case EINVAL:
-		return LAT_MARK_NET_UNREACH;
+		return proto == IPPROTO_UDP ? LAT_MARK_RESET : LAT_MARK_NET_UNREACH;
 	case EACCES:
 	case EPERM:
 		return LAT_MARK_PROHIBITED;
@@ -54,7 +55,7 @@ static uint32_t mark_of_errno(int err)
 
 void lat_held_refuse(struct lat_conn *c, int err)
 {
-	uint32_t mark = mark_of_errno(err);
+	uint32_t mark = mark_of_errno(c->key.proto, err);
 
 	all_held(c, mark ? NF_ACCEPT : NF_DROP, mark);
 }
@@ -175,7 +176,7 @@ static void again(struct lat_conn *c, uint32_t id, const struct lat_packet *p)
 /* The verdict of a moment ago, again. */
 static void refuse_again(struct lat_flows *f, const struct lat_conn_key *key, const struct lat_verdict *v, uint32_t id)
 {
-	uint32_t mark = v->action == LAT_ACTION_DROP ? 0 : mark_of_errno(refusal_errno(key, v));
+	uint32_t mark = v->action == LAT_ACTION_DROP ? 0 : mark_of_errno(key->proto, refusal_errno(key, v));
 
 	f->stats.refused++;
 	lat_queue_verdict(f->queue, id, mark ? NF_ACCEPT : NF_DROP, mark);

@@ -121,6 +121,7 @@ function World.missing()
   return nil
 end
 
+World.root = uv.fs_realpath(root)
 World.lattice_path = os.getenv("LATTICE") or uv.fs_realpath(root .. "/build/lattice")
 World.helpers = World.lattice_path and World.lattice_path:gsub("[^/]*$", "helpers/")
 
