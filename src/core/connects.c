@@ -5,30 +5,21 @@
  * descriptor, so it is set around the one call and restored; the guard covers a caller that clears it in between. The
  * answer then waits in the table of waits until the duplicate is writable. A caller that got a signal is out of its call
  * (the notification is gone, the socket goes on connecting); when the call is restarted it meets EALREADY and waits again.
- *
- * The wait table has an order of states: free -> (EPOLL) | (RETRY) -> free. EPOLL: the socket connects, the poller brings
- * the end. RETRY: the backlog of a unix listener is full; the tick tries again, on the same file. */
-#include "core/connects.h"
+ */
+#include "core/connects_parts.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "core/callers.h"
-#include "core/guard.h"
 #include "core/unixpath.h"
 #include "kernel/diag.h"
 #include "kernel/notify.h"
 #include "launcher/launcher.h"
-#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/netlink.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 
-#define WAITS 512
-#define SWEEP_NS (100 * LAT_NS_PER_MS)
-#define RETRY_NS (8 * LAT_NS_PER_MS)
 #define ADDRESS_MAX 128 /* sizeof(struct sockaddr_storage): longer ones are EINVAL in the kernel */
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -38,49 +29,7 @@
 #endif
 #define I386_CONNECT 362
 
-enum wait_state { WAIT_FREE, WAIT_EPOLL, WAIT_RETRY };
-
-struct wait {
-	struct lat_poll_item item; /* fd: our duplicate */
-	struct lat_connects *owner;
-	uint64_t id;
-	uint64_t deadline_ns; /* SO_SNDTIMEO; 0: none */
-	int file;             /* RETRY: the listener's file */
-	uint8_t state;
-	uint8_t late_err;     /* errno at the deadline */
-	socklen_t len;
-	struct sockaddr_storage address;
-};
-
-struct lat_connects {
-	struct lat_poll_item item; /* the listener of notifications */
-	struct lat_poller *poller;
-	const struct lat_connects_hooks *hooks;
-	struct lat_callers *callers;
-	struct lat_guard *guard;
-	int notify, diag, root;
-	int host_diag;         /* of our own namespace: tells a stale socket file from an outside socket */
-	uint64_t netns_cookie; /* of the sandbox; 0: kernel before 5.14 */
-	uint64_t born_ms, born_ns; /* wall and monotonic clock when the sandbox began */
-	uint64_t swept_ns, retried_ns;
-	struct lat_addr own4, own6;
-	struct lat_connects_stats stats;
-	unsigned busy;
-	struct wait waits[WAITS];
-};
-
-/* What one notification is about. */
-struct request {
-	uint64_t id;
-	int fd; /* our duplicate */
-	const struct lat_proc *task;
-	struct lat_identity who;
-	int domain, type, protocol;
-	socklen_t len;
-	struct sockaddr_storage address;
-};
-
-static void answer(struct lat_connects *c, uint64_t id, int error)
+void lat_connects_answer(struct lat_connects *c, uint64_t id, int error)
 {
 	int r = lat_notify_respond(c->notify, id, 0, error);
 
@@ -91,14 +40,14 @@ static void answer(struct lat_connects *c, uint64_t id, int error)
 }
 
 /* The duplicate is closed first: with the answer the caller may close its socket, and expects its end. */
-static void reply(struct lat_connects *c, struct request *q, int error)
+static void reply(struct lat_connects *c, struct lat_connects_request *q, int error)
 {
 	lat_close(&q->fd);
-	answer(c, q->id, error);
+	lat_connects_answer(c, q->id, error);
 }
 
 /* Nothing could be judged: the call fails, and says so to the audit. */
-static void fail(struct lat_connects *c, struct request *q, int error, const char *what)
+void lat_connects_fail(struct lat_connects *c, struct lat_connects_request *q, int error, const char *what)
 {
 	c->stats.errors++;
 	if (c->hooks->failed)
@@ -121,155 +70,8 @@ static uint64_t netns_cookie(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &n) == 0 ? cookie : 0;
 }
 
-/* connect(2) without waiting, whatever mode the socket is in: to `file` when that is >= 0, else to the address. *blocking
- * tells what the caller asked for. 0 or negative errno; -EINPROGRESS also when the guard had to cut it off. */
-static int connect_now(struct lat_connects *c, int fd, int type, const struct sockaddr_storage *to, socklen_t len,
-	int file, bool *blocking)
-{
-	struct sockaddr_storage peer;
-	socklen_t peer_len = sizeof(peer);
-	int flags = fcntl(fd, F_GETFL), r;
-	bool toggle;
-
-	if (flags < 0)
-		return -errno;
-	*blocking = !(flags & O_NONBLOCK);
-	/* Without a reason the mode is left alone: a datagram socket never waits here, a connected one (another thread may be
-	 * reading from it) fails at once. */
-	toggle = *blocking && type != SOCK_DGRAM && type != SOCK_RAW &&
-		 getpeername(fd, (struct sockaddr *)&peer, &peer_len) < 0;
-	if (toggle && fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
-	lat_guard_enter(c->guard);
-	if (file >= 0)
-		r = lat_unix_connect(fd, file);
-	else
-		r = connect(fd, (const struct sockaddr *)to, len) < 0 ? -errno : 0;
-	lat_guard_leave(c->guard);
-	if (toggle)
-		fcntl(fd, F_SETFL, flags);
-	if (r == -EINTR)
-		return file >= 0 ? -EAGAIN : -EINPROGRESS;
-	return r;
-}
-
-static void drop_wait(struct wait *w)
-{
-	if (w->state == WAIT_FREE)
-		return;
-	lat_poller_del(w->owner->poller, &w->item);
-	lat_close(&w->item.fd);
-	lat_close(&w->file);
-	w->state = WAIT_FREE;
-	w->owner->busy--;
-}
-
-static void finish_wait(struct wait *w, int error)
-{
-	struct lat_connects *c = w->owner;
-	uint64_t id = w->id;
-
-	drop_wait(w); /* first, as in reply() */
-	answer(c, id, error);
-}
-
-/* The duplicate has connected or failed. A second connect tells, and moves the socket to the state in which the caller
- * expects it after its own. */
-static void wait_ready(struct lat_poll_item *item, uint32_t events)
-{
-	struct wait *w = lat_container_of(item, struct wait, item);
-	struct lat_connects *c = w->owner;
-	bool blocking;
-	int r;
-
-	if (!lat_notify_valid(c->notify, w->id)) {
-		c->stats.gone++;
-		drop_wait(w);
-		return;
-	}
-	r = connect_now(c, w->item.fd, SOCK_STREAM, &w->address, w->len, -1, &blocking);
-	if (r == -EALREADY || r == -EINPROGRESS)
-		return;
-	finish_wait(w, r == -EISCONN ? 0 : -r);
-}
-
-/* SO_SNDTIMEO bounds a blocking connect. */
-static uint64_t deadline_of(int fd, uint64_t now_ns)
-{
-	struct timeval tv = { 0 };
-	socklen_t n = sizeof(tv);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &n) < 0 || (tv.tv_sec == 0 && tv.tv_usec == 0))
-		return 0;
-	return now_ns + (uint64_t)tv.tv_sec * LAT_NS_PER_SEC + (uint64_t)tv.tv_usec * 1000;
-}
-
-static struct wait *free_wait(struct lat_connects *c)
-{
-	for (size_t i = 0; i < WAITS; i++)
-		if (c->waits[i].state == WAIT_FREE)
-			return &c->waits[i];
-	return NULL;
-}
-
-/* Frees the waits whose callers are gone (signals, deaths) and ends those whose time is over. */
-static void sweep(struct lat_connects *c, uint64_t now_ns)
-{
-	c->swept_ns = now_ns;
-	for (size_t i = 0; i < WAITS && c->busy; i++) {
-		struct wait *w = &c->waits[i];
-
-		if (w->state == WAIT_FREE)
-			continue;
-		if (!lat_notify_valid(c->notify, w->id)) {
-			c->stats.gone++;
-			drop_wait(w);
-		} else if (w->deadline_ns && now_ns >= w->deadline_ns) {
-			finish_wait(w, w->late_err);
-		}
-	}
-}
-
-/* Keeps the call unanswered until it can be. Takes q->fd, and file. */
-static void begin_wait(struct lat_connects *c, struct request *q, enum wait_state state, int file, int late_err)
-{
-	uint64_t now = lat_now_ns();
-	struct wait *w = free_wait(c);
-	int r = 0;
-
-	if (!w) {
-		sweep(c, now);
-		w = free_wait(c);
-	}
-	if (w) {
-		w->owner = c;
-		w->id = q->id;
-		w->late_err = (uint8_t)late_err;
-		w->deadline_ns = deadline_of(q->fd, now);
-		w->len = q->len;
-		w->address = q->address;
-		w->item = (struct lat_poll_item){ .fd = q->fd, .ready = wait_ready };
-		w->file = file;
-		if (state == WAIT_EPOLL)
-			r = lat_poller_add(c->poller, &w->item, EPOLLOUT);
-		if (r == 0) {
-			w->state = (uint8_t)state;
-			c->busy++;
-			q->fd = -1;
-			return;
-		}
-	}
-	lat_close(&file);
-	if (state == WAIT_EPOLL) { /* not half done: the socket is as before the call */
-		struct sockaddr dissolve = { .sa_family = AF_UNSPEC };
-
-		connect(q->fd, &dissolve, sizeof(dissolve));
-	}
-	fail(c, q, ECONNREFUSED, "too many connects under way");
-}
-
 /* The source port is known now: later the flow's first packet asks who sent it. */
-static void remember(struct lat_connects *c, const struct request *q)
+static void remember(struct lat_connects *c, const struct lat_connects_request *q)
 {
 	struct lat_addr local, remote;
 	struct sockaddr_storage ss;
@@ -286,7 +88,7 @@ static void remember(struct lat_connects *c, const struct request *q)
 }
 
 /* Errno of an early refusal, or 0: the wall judges. */
-static int ask_tcp(struct lat_connects *c, const struct request *q)
+static int ask_tcp(struct lat_connects *c, const struct lat_connects_request *q)
 {
 	struct lat_flow flow = { .proto = IPPROTO_TCP, .dir = LAT_DIR_OUT };
 	int error;
@@ -307,7 +109,7 @@ static int ask_tcp(struct lat_connects *c, const struct request *q)
 
 /* How a connect under way went, -EINPROGRESS if it goes on. What is settled stays so: the connect that tells does not
  * wait, whatever mode the socket is in. */
-static int settle(struct lat_connects *c, const struct request *q)
+static int settle(struct lat_connects *c, const struct lat_connects_request *q)
 {
 	struct pollfd p = { q->fd, POLLOUT, 0 };
 	int r;
@@ -320,7 +122,7 @@ static int settle(struct lat_connects *c, const struct request *q)
 	return r == -EINTR ? -EINPROGRESS : r;
 }
 
-static void connect_inet(struct lat_connects *c, struct request *q)
+static void connect_inet(struct lat_connects *c, struct lat_connects_request *q)
 {
 	int error = ask_tcp(c, q), r;
 	bool blocking;
@@ -329,7 +131,7 @@ static void connect_inet(struct lat_connects *c, struct request *q)
 		reply(c, q, error);
 		return;
 	}
-	r = connect_now(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
+	r = lat_connects_try(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
 	if ((r == 0 || r == -EINPROGRESS) && q->address.ss_family != AF_UNSPEC)
 		remember(c, q);
 	if (r == -EINPROGRESS && c->hooks->started) {
@@ -338,7 +140,7 @@ static void connect_inet(struct lat_connects *c, struct request *q)
 			r = settle(c, q);
 	}
 	if (blocking && (r == -EINPROGRESS || r == -EALREADY))
-		begin_wait(c, q, WAIT_EPOLL, -1, -r);
+		lat_connects_wait(c, q, LAT_WAIT_EPOLL, -1, -r);
 	else
 		reply(c, q, -r);
 }
@@ -353,7 +155,7 @@ static bool born_inside(const struct lat_connects *c, const struct lat_unix_file
 	return f->born_ms == 0 || f->born_ms + 20 >= (start < c->born_ms ? start : c->born_ms);
 }
 
-static void connect_unix_path(struct lat_connects *c, struct request *q, const char *path)
+static void connect_unix_path(struct lat_connects *c, struct lat_connects_request *q, const char *path)
 {
 	struct lat_unix_file f;
 	bool blocking;
@@ -374,16 +176,16 @@ static void connect_unix_path(struct lat_connects *c, struct request *q, const c
 		reply(c, q, stale ? ECONNREFUSED : EACCES);
 		return;
 	}
-	r = connect_now(c, q->fd, q->type, NULL, 0, f.fd, &blocking);
+	r = lat_connects_try(c, q->fd, q->type, NULL, 0, f.fd, &blocking);
 	if (r == -EAGAIN && blocking) {
-		begin_wait(c, q, WAIT_RETRY, f.fd, EAGAIN);
+		lat_connects_wait(c, q, LAT_WAIT_RETRY, f.fd, EAGAIN);
 		return;
 	}
 	lat_close(&f.fd);
 	reply(c, q, -r);
 }
 
-static void connect_unix(struct lat_connects *c, struct request *q)
+static void connect_unix(struct lat_connects *c, struct lat_connects_request *q)
 {
 	char path[LAT_UNIX_PATH_MAX];
 	bool blocking;
@@ -394,16 +196,16 @@ static void connect_unix(struct lat_connects *c, struct request *q)
 		return;
 	}
 	/* Abstract names belong to the namespace; the rest is an error, or dissolves a datagram socket. */
-	r = connect_now(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
+	r = lat_connects_try(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
 	if (r == -EAGAIN && blocking)
-		begin_wait(c, q, WAIT_RETRY, -1, EAGAIN);
+		lat_connects_wait(c, q, LAT_WAIT_RETRY, -1, EAGAIN);
 	else
 		reply(c, q, -r);
 }
 
 /* Only "back to the kernel": as owner of the namespace we may name other netlink sockets, ours among them; the caller may
  * not. */
-static void connect_netlink(struct lat_connects *c, struct request *q)
+static void connect_netlink(struct lat_connects *c, struct lat_connects_request *q)
 {
 	const struct sockaddr_nl *nl = (const struct sockaddr_nl *)&q->address;
 	bool blocking;
@@ -411,7 +213,7 @@ static void connect_netlink(struct lat_connects *c, struct request *q)
 	if (nl->nl_family == AF_NETLINK && q->len >= sizeof(*nl) && (nl->nl_pid || nl->nl_groups))
 		reply(c, q, EPERM);
 	else
-		reply(c, q, -connect_now(c, q->fd, SOCK_DGRAM, &q->address, q->len, -1, &blocking));
+		reply(c, q, -lat_connects_try(c, q->fd, SOCK_DGRAM, &q->address, q->len, -1, &blocking));
 }
 
 static bool is_connect(const struct lat_notify_call *call)
@@ -427,7 +229,7 @@ static bool is_connect(const struct lat_notify_call *call)
 
 /* Fills the request from the caller's descriptor and memory. 0; positive: the errno of the call; negative: what we could
  * not do, told in *what. */
-static int take(struct lat_connects *c, const struct lat_notify_call *call, struct request *q, const char **what)
+static int take(struct lat_connects *c, const struct lat_notify_call *call, struct lat_connects_request *q, const char **what)
 {
 	int len = (int)call->args[2];
 	uint64_t cookie;
@@ -459,13 +261,13 @@ static int take(struct lat_connects *c, const struct lat_notify_call *call, stru
 
 static void handle(struct lat_connects *c, const struct lat_notify_call *call)
 {
-	struct request q = { .id = call->id, .fd = -1 };
+	struct lat_connects_request q = { .id = call->id, .fd = -1 };
 	const char *what;
 	int r;
 
 	c->stats.notified++;
 	if (!is_connect(call)) {
-		fail(c, &q, ENOSYS, "a call that is no connect");
+		lat_connects_fail(c, &q, ENOSYS, "a call that is no connect");
 		return;
 	}
 	r = take(c, call, &q, &what);
@@ -473,9 +275,9 @@ static void handle(struct lat_connects *c, const struct lat_notify_call *call)
 	if (!lat_notify_valid(c->notify, q.id)) {
 		c->stats.gone++;
 	} else if (r == -EMFILE || r == -ENFILE) {
-		fail(c, &q, ECONNREFUSED, "the supervisor has no free descriptor");
+		lat_connects_fail(c, &q, ECONNREFUSED, "the supervisor has no free descriptor");
 	} else if (r < 0) {
-		fail(c, &q, EACCES, what);
+		lat_connects_fail(c, &q, EACCES, what);
 	} else if (r > 0) {
 		reply(c, &q, r);
 	} else if (q.domain == AF_INET || q.domain == AF_INET6) {
@@ -485,7 +287,7 @@ static void handle(struct lat_connects *c, const struct lat_notify_call *call)
 	} else if (q.domain == AF_NETLINK) {
 		connect_netlink(c, &q);
 	} else {
-		fail(c, &q, EACCES, "a socket of an unknown family");
+		lat_connects_fail(c, &q, EACCES, "a socket of an unknown family");
 	}
 	lat_close(&q.fd);
 }
@@ -526,10 +328,7 @@ int lat_connects_new(const struct lat_connects_options *options, struct lat_conn
 	c->netns_cookie = netns_cookie(c->diag);
 	lat_addr_parse(LAT_TRAP_ADDR4, &c->own4);
 	lat_addr_parse(LAT_TRAP_ADDR6, &c->own6);
-	for (size_t i = 0; i < WAITS; i++) {
-		c->waits[i].owner = c;
-		c->waits[i].item.fd = c->waits[i].file = -1;
-	}
+	lat_connects_init_waits(c);
 	c->item = (struct lat_poll_item){ .fd = -1, .ready = notify_ready };
 	c->host_diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);
 	r = c->host_diag < 0 ? -errno : 0;
@@ -556,9 +355,7 @@ void lat_connects_free(struct lat_connects *c)
 {
 	if (!c)
 		return;
-	for (size_t i = 0; i < WAITS; i++)
-		if (c->waits[i].state != WAIT_FREE)
-			finish_wait(&c->waits[i], ECONNREFUSED);
+	lat_connects_end_waits(c);
 	lat_poller_del(c->poller, &c->item);
 	lat_guard_free(c->guard);
 	lat_callers_free(c->callers);
@@ -569,41 +366,6 @@ void lat_connects_free(struct lat_connects *c)
 bool lat_connects_identify(struct lat_connects *c, const struct lat_flow *flow, struct lat_identity *who)
 {
 	return lat_callers_find(c->callers, flow, who);
-}
-
-static void retry(struct wait *w)
-{
-	struct lat_connects *c = w->owner;
-	bool blocking;
-	int r;
-
-	if (!lat_notify_valid(c->notify, w->id)) {
-		c->stats.gone++;
-		drop_wait(w);
-		return;
-	}
-	r = connect_now(c, w->item.fd, SOCK_STREAM, &w->address, w->len, w->file, &blocking);
-	if (r != -EAGAIN)
-		finish_wait(w, -r);
-}
-
-void lat_connects_tick(struct lat_connects *c, uint64_t now_ns)
-{
-	if (c->busy == 0)
-		return;
-	if (now_ns - c->swept_ns >= SWEEP_NS)
-		sweep(c, now_ns);
-	if (now_ns - c->retried_ns < RETRY_NS)
-		return;
-	c->retried_ns = now_ns;
-	for (size_t i = 0; i < WAITS && c->busy; i++)
-		if (c->waits[i].state == WAIT_RETRY)
-			retry(&c->waits[i]);
-}
-
-bool lat_connects_busy(const struct lat_connects *c)
-{
-	return c->busy > 0;
 }
 
 void lat_connects_get_stats(const struct lat_connects *c, struct lat_connects_stats *out)
