@@ -161,7 +161,7 @@ return {
     end },
   { name = "agree", about = "generated flows: every judge gives the oracle's verdict", again = true,
     run = function(ctx)
-      specs(ctx, "tests/agree", 600)
+      specs(ctx, "tests/agree", 600, "world")
       programs(ctx, "tests/agree", 600)
     end },
   { name = "fuzz", about = "fuzz targets replay their corpora", run = function(ctx)

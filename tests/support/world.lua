@@ -217,8 +217,9 @@ function World:start(ns, argv, opts)
   opts = opts or {}
   opts.env = opts.env or {}
   opts.env.HOME = opts.env.HOME or self.home
-  -- What an ordinary user has: not the folders of whoever runs the tests.
-  opts.env.PATH = opts.env.PATH or "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+  -- What an ordinary user has: not the folders of whoever runs the tests, but for the private toolchain's.
+  local private = os.getenv("LATTICE_TOOLCHAIN") == "private" and os.getenv("PATH")
+  opts.env.PATH = opts.env.PATH or private or "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
   local full = prefix(self[ns], opts)
   for _, word in ipairs(argv) do full[#full + 1] = tostring(word) end
   local p = spawn(full, opts)
