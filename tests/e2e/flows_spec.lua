@@ -82,7 +82,7 @@ describe("flows under lattice run", function()
   end)
 
   it("an urgent byte arrives as one", function()
-    assert.equal("abcdef\n!\n", same("urgent_data", "203.0.113.9"))
+    assert.equal("abcdef\n1\n!\n", same("urgent_data", "203.0.113.9"))
   end)
 
   it("a reader that stands still stops the writer, and does not grow the supervisor", function()

@@ -168,7 +168,8 @@ def urgent_data(address):
     s.send(b"d", socket.MSG_OOB)
     s.send(b"ef.")
     print(b"".join(iter(lambda: s.recv(1), b".")).decode())
-    select.select([], [], [s], 10)
+    print(len(select.select([], [], [s], 10)[2]))
+    s.setblocking(True)
     print(s.recv(1, socket.MSG_OOB).decode())
 
 
