@@ -155,22 +155,30 @@ static bool born_inside(const struct lat_connects *c, const struct lat_unix_file
 	return f->born_ms == 0 || f->born_ms + 20 >= (start < c->born_ms ? start : c->born_ms);
 }
 
+/* Does a rule open the socket? *stale: nobody listens on the file; that is told as such, so that programs replace what they
+ * left behind. */
+static bool outside_allowed(struct lat_connects *c, const struct lat_connects_request *q, const struct lat_unix_file *f,
+	bool *stale)
+{
+	char bound[LAT_UNIX_PATH_MAX] = "";
+
+	*stale = lat_diag_unix_listens(c->host_diag, f->st.st_dev, f->st.st_ino, bound, sizeof(bound)) == 0;
+	return c->hooks->unix_path(c->hooks->ctx, f->real, bound, f->st.st_dev, f->st.st_ino, &q->who);
+}
+
 static void connect_unix_path(struct lat_connects *c, struct lat_connects_request *q, const char *path)
 {
 	struct lat_unix_file f;
-	bool blocking;
+	bool blocking, stale;
 	int r = lat_unix_open(c->root, q->task, path, &f);
 
 	if (r < 0) {
 		reply(c, q, -r);
 		return;
 	}
-	if (born_inside(c, &f) && lat_diag_unix_listens(c->diag, f.st.st_dev, f.st.st_ino) == 1) {
+	if (born_inside(c, &f) && lat_diag_unix_listens(c->diag, f.st.st_dev, f.st.st_ino, NULL, 0) == 1) {
 		c->stats.unix_inside++;
-	} else if (!c->hooks->unix_path(c->hooks->ctx, f.real, f.st.st_dev, f.st.st_ino, &q->who)) {
-		/* A file that nobody listens on is refused as such, so that programs replace their stale sockets. */
-		bool stale = lat_diag_unix_listens(c->host_diag, f.st.st_dev, f.st.st_ino) == 0;
-
+	} else if (!outside_allowed(c, q, &f, &stale)) {
 		c->stats.unix_refused++;
 		lat_close(&f.fd);
 		reply(c, q, stale ? ECONNREFUSED : EACCES);

@@ -17,8 +17,11 @@ struct lat_connects_hooks {
 	 * with which the call fails now. The hook writes the audit record of a refusal. Not called for UDP, nor for the
 	 * sandbox's own addresses (loopback, zero, LAT_TRAP_ADDR*): those stay inside or are the wall's to judge. */
 	int (*tcp)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who);
-	/* A connect to a unix socket that nobody inside has bound. true: allowed by a unix rule. */
-	bool (*unix_path)(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who);
+	/* A connect to a unix socket that nobody inside has bound. true: allowed by a unix rule. `path` is where the file is
+	 * now: the program may have renamed or linked it there. `bound` is the path that its listener was bound to, which the
+	 * program cannot choose; "" if nobody in the supervisor's network namespace listens. */
+	bool (*unix_path)(void *ctx, const char *path, const char *bound, dev_t dev, ino_t ino,
+		const struct lat_identity *who);
 	/* A TCP connect is under way: its SYN is in the queue. What can be judged and dialled at once may be done now, so
 	 * that the call needs no wait of its own. May be NULL. */
 	void (*started)(void *ctx);

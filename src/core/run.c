@@ -239,6 +239,8 @@ static int set_up(struct lat_run *run, struct hooks *hooks)
 	run->rate_used = calloc(run->policy->spec.rule_count + 1, sizeof(*run->rate_used));
 	if (!run->rate_used) /* without it no rate would be limited */
 		return -ENOMEM;
+	if ((r = lat_run_pin_unix(run)) < 0)
+		return r;
 	if ((r = lat_pins_new(65536, &run->pins)) < 0 || (r = lat_answers_new(1024, &run->answers)) < 0)
 		return r;
 	watch(run, &run->control, s->control, on_control, &error);
@@ -321,6 +323,7 @@ static void tear_down(struct lat_run *run)
 	lat_summary_free(run->summary);
 	lat_policy_unref(run->policy);
 	free(run->rate_used);
+	free(run->unix_pins);
 	lat_poller_free(run->poller);
 	lat_close(&run->tick.fd);
 }

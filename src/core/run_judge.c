@@ -160,24 +160,59 @@ static int connect_tcp(void *ctx, const struct lat_flow *flow, const struct lat_
 	return r.err;
 }
 
+/* A connect that could not be judged was refused; there is no address to name. */
+static void connect_failed(void *ctx, const char *what, int err, const struct lat_identity *who)
+{
+	struct lat_record r = { .kind = LAT_RECORD_HANDLER, .action = LAT_ACTION_DENY, .err = (uint16_t)err };
+
+	r.who = *who;
+	snprintf(r.text, sizeof(r.text), "connect refused: %s", what);
+	lat_run_emit(ctx, &r);
+}
+
 static void connect_started(void *ctx)
 {
 	lat_flows_poll(((struct lat_run *)ctx)->flows);
 }
 
-static bool connect_unix(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who)
+int lat_run_pin_unix(struct lat_run *run)
+{
+	const struct lat_policy_spec *spec = &run->policy->spec;
+
+	run->unix_pins = calloc(spec->unix_path_count + 1, sizeof(*run->unix_pins));
+	if (!run->unix_pins)
+		return -ENOMEM;
+	for (size_t i = 0; i < spec->unix_path_count; i++) {
+		struct stat st;
+
+		if (stat(spec->unix_paths[i], &st) == 0 && S_ISSOCK(st.st_mode))
+			run->unix_pins[run->unix_pin_count++] = (struct lat_unix_pin){ st.st_dev, st.st_ino };
+	}
+	return 0;
+}
+
+/* Does the rule's path lead to this socket, and not only since the program moved or linked another one there? */
+static bool unix_rule_matches(const struct lat_run *run, const char *rule, const char *bound, dev_t dev, ino_t ino)
+{
+	struct stat st;
+
+	if (stat(rule, &st) < 0 || !S_ISSOCK(st.st_mode) || st.st_dev != dev || st.st_ino != ino)
+		return false;
+	for (size_t i = 0; i < run->unix_pin_count; i++)
+		if (run->unix_pins[i].dev == dev && run->unix_pins[i].ino == ino)
+			return true;
+	return strcmp(bound, rule) == 0;
+}
+
+static bool connect_unix(void *ctx, const char *path, const char *bound, dev_t dev, ino_t ino, const struct lat_identity *who)
 {
 	struct lat_run *run = ctx;
 	const struct lat_policy_spec *spec = &run->policy->spec;
 	struct lat_record r = { .kind = LAT_RECORD_UNIX, .action = LAT_ACTION_DENY, .err = EACCES };
 	bool allowed = false;
 
-	for (size_t i = 0; i < spec->unix_path_count && !allowed; i++) {
-		struct stat st;
-
-		allowed = stat(spec->unix_paths[i], &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == dev &&
-			  st.st_ino == ino;
-	}
+	for (size_t i = 0; i < spec->unix_path_count && !allowed; i++)
+		allowed = unix_rule_matches(run, spec->unix_paths[i], bound, dev, ino);
 	if (allowed) {
 		r.action = LAT_ACTION_ALLOW;
 		r.err = 0;
@@ -448,6 +483,6 @@ void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct la
 	*flows = (struct lat_flows_hooks){ .ctx = run, .judge = flow_judge, .dial_failed = flow_dial_failed,
 		.closed = flow_closed, .want_sockets = flow_want_sockets };
 	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = connect_unix,
-		.started = connect_started };
+		.started = connect_started, .failed = connect_failed };
 	*dns = (struct lat_dns_hooks){ .ctx = run, .judge = dns_judge, .pin = dns_pin, .done = dns_done };
 }

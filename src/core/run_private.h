@@ -47,6 +47,9 @@ struct lat_run {
 	uint64_t rate_second;      /* the second that rate_used counts */
 	uint32_t *rate_used;       /* by rule, of the policy in force */
 	char answer[256];          /* addresses of the DNS answer that is being made: for its record */
+	/* Sockets that unix rules named before the command ran: by file, which it cannot change. */
+	struct lat_unix_pin { dev_t dev; ino_t ino; } *unix_pins;
+	size_t unix_pin_count;
 	uint32_t next_generation;
 	bool reloading, reload_again, reload_due; /* due: a watched file changed; at the next tick */
 	bool probing, probe_refused_call, probe_refused_packet, probed;
@@ -71,6 +74,8 @@ struct lat_run_flow {
 /* Fill hooks with ctx = run: run_judge.c */
 void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct lat_connects_hooks *connects,
 	struct lat_dns_hooks *dns);
+/* Before the command runs: which files the unix rules name. 0 or -ENOMEM. */
+int lat_run_pin_unix(struct lat_run *run);
 /* Numbers, counts and tells: every record goes through here. */
 void lat_run_emit(struct lat_run *run, struct lat_record *record);
 /* Judges a flow under the policy in force, handlers' kept answers and rate limits included. Returns 1 when a question is

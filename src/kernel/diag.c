@@ -152,13 +152,31 @@ int lat_diag_inet(int fd, uint8_t proto, const struct lat_addr *local, uint16_t 
 struct unix_question {
 	uint32_t dev, ino;
 	unsigned seen;
+	char *name; /* or NULL */
+	size_t size;
 };
+
+/* The listener's name, without the NUL that may end it in the record. */
+static void take_name(struct unix_question *q, const struct rtattr *a)
+{
+	const char *text = RTA_DATA(a);
+	size_t len = strnlen(text, RTA_PAYLOAD(a));
+
+	if (!q->name || !q->size)
+		return;
+	if (len >= q->size)
+		len = 0;
+	memcpy(q->name, text, len);
+	q->name[len] = '\0';
+}
 
 static int unix_answer(const struct nlmsghdr *h, void *arg)
 {
 	struct unix_question *q = arg;
 	const struct unix_diag_msg *d = NLMSG_DATA(h);
 	int left = (int)h->nlmsg_len - (int)NLMSG_LENGTH(sizeof(*d));
+	const struct rtattr *name = NULL;
+	bool found = false;
 
 	if (left < 0)
 		return -EPROTO;
@@ -169,23 +187,30 @@ static int unix_answer(const struct nlmsghdr *h, void *arg)
 	for (const struct rtattr *a = (const struct rtattr *)(d + 1); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
 		const struct unix_diag_vfs *v = RTA_DATA(a);
 
+		if (a->rta_type == UNIX_DIAG_NAME)
+			name = a;
 		if (a->rta_type == UNIX_DIAG_VFS && RTA_PAYLOAD(a) >= sizeof(*v) &&
 			v->udiag_vfs_ino == q->ino && v->udiag_vfs_dev == q->dev)
-			return 1;
+			found = true;
 	}
-	return 0;
+	if (found && name)
+		take_name(q, name);
+	return found;
 }
 
-int lat_diag_unix_listens(int fd, dev_t dev, ino_t ino)
+int lat_diag_unix_listens(int fd, dev_t dev, ino_t ino, char *name, size_t size)
 {
-	struct unix_question q = { .dev = (uint32_t)(major(dev) << 20 | minor(dev)), .ino = (uint32_t)ino };
+	struct unix_question q = { .dev = (uint32_t)(major(dev) << 20 | minor(dev)), .ino = (uint32_t)ino, .name = name,
+		.size = size };
 	struct {
 		struct nlmsghdr h;
 		struct unix_diag_req r;
 	} m = { .h = { .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
 		.r = { .sdiag_family = AF_UNIX, .udiag_states = 1u << STATE_LISTEN,
-			.udiag_show = UDIAG_SHOW_VFS } };
+			.udiag_show = UDIAG_SHOW_VFS | (name ? UDIAG_SHOW_NAME : 0) } };
 	int r = ask(fd, &m, sizeof(m));
 
+	if (name && size)
+		name[0] = '\0';
 	return r < 0 ? r : answers(fd, true, unix_answer, &q);
 }

@@ -16,7 +16,8 @@ int lat_diag_inet(int fd, uint8_t proto, const struct lat_addr *local, uint16_t 
 	const struct lat_addr *remote, uint16_t remote_port, struct lat_diag_socket *out);
 /* Does a unix socket of the namespace *listen* on the file (dev, ino)? Only a listening one counts: a socket that is
  * connected, or waits to be accepted, carries the file of the listener, which may be another namespace's. 1, 0, or
- * negative errno (-E2BIG: more sockets than we look at). The kernel tells 32 bits of the inode number. */
-int lat_diag_unix_listens(int fd, dev_t dev, ino_t ino);
+ * negative errno (-E2BIG: more sockets than we look at). The kernel tells 32 bits of the inode number. `name`, if not NULL,
+ * gets the path as the listener was bound to it, whatever the file is called now; "" if it does not fit. */
+int lat_diag_unix_listens(int fd, dev_t dev, ino_t ino, char *name, size_t size);
 
 #endif

@@ -137,6 +137,46 @@ print("tried")
       s:kill("sigkill")
       s:wait()
     end)
+
+    -- The rule's path is in a folder of the program's own user: it may put another socket there.
+    local swap = [[
+import os, socket
+def reach(name):
+    s = socket.socket(socket.AF_UNIX)
+    try: s.connect(name); print("reached", s.recv(9).decode())
+    except OSError as e: print("refused", e.errno)
+reach("named.sock")
+os.rename("named.sock", "kept.sock"); reach("kept.sock") # the same socket still is not at the rule's path
+os.symlink("other.sock", "named.sock"); reach("named.sock"); os.unlink("named.sock")
+os.link("other.sock", "named.sock"); reach("named.sock"); os.unlink("named.sock")
+os.rename("other.sock", "named.sock"); reach("named.sock"); os.rename("named.sock", "other.sock")
+os.rename("kept.sock", "named.sock"); reach("named.sock")
+]]
+    local two = [[
+import os, selectors, socket, sys
+sel = selectors.DefaultSelector()
+def serve(name):
+    s = socket.socket(socket.AF_UNIX); s.bind(name); s.listen(64)
+    sel.register(s, selectors.EVENT_READ, os.path.basename(name).encode())
+for name in sys.argv[1:]: serve(name)
+print("listening", flush=True)
+while True:
+    for key, _ in sel.select():
+        c, _ = key.fileobj.accept(); c.send(key.data[:5]); c.close()
+]]
+
+    it("a rule opens its socket and none that is put in its place", function()
+      local s = world:start("host", python(two, world.home .. "/named.sock", world.home .. "/other.sock"),
+        { user = "65534" })
+      s:expect("listening")
+      local rule = policy .. (' unix "%s/named.sock"'):format(world.home)
+      local p = world:under(rule, python(swap), { cwd = world.home })
+      assert.equal("reached named\nrefused 13\nrefused 13\nrefused 13\nrefused 13\nreached named\n", p.out)
+      s:kill("sigkill")
+      s:wait()
+      os.remove(world.home .. "/named.sock")
+      os.remove(world.home .. "/other.sock")
+    end)
   end)
 
   describe("other processes:", function()

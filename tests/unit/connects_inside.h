@@ -58,7 +58,7 @@ static struct {
 	bool still_busy;
 	struct lat_flow flow;
 	struct lat_identity who;
-	char path[1100];
+	char path[1100], bound[128];
 	uint16_t said[8];
 	int said_count;
 	uint64_t longest_ns;
@@ -90,11 +90,12 @@ static int hook_tcp(void *ctx, const struct lat_flow *flow, const struct lat_ide
 	return 0;
 }
 
-static bool hook_unix(void *ctx, const char *path, dev_t dev, ino_t ino, const struct lat_identity *who)
+static bool hook_unix(void *ctx, const char *path, const char *bound, dev_t dev, ino_t ino, const struct lat_identity *who)
 {
 	struct stat st;
 
 	snprintf(sup.path, sizeof(sup.path), "%s", path);
+	snprintf(sup.bound, sizeof(sup.bound), "%s", bound);
 	return sup.allow[0] && stat(sup.allow, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 

@@ -130,21 +130,29 @@ static void only_a_listening_unix_socket_counts(void **state)
 	lat_autoclose int l = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	lat_autoclose int c = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	lat_autoclose int accepted = -1;
+	char name[128], moved[64];
 	struct stat st;
 
 	assert_non_null(mkdtemp(dir));
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s/s", dir);
 	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(stat(a.sun_path, &st), 0);
-	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino), 0);
+	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino, NULL, 0), 0);
 	assert_int_equal(listen(l, 1), 0);
-	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino), 1);
-	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino + 1), 0);
+	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino, NULL, 0), 1);
+	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino + 1, NULL, 0), 0);
+	snprintf(moved, sizeof(moved), "%s/moved", dir);
+	assert_int_equal(rename(a.sun_path, moved), 0);
+	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino, name, sizeof(name)), 1);
+	assert_string_equal(name, a.sun_path); /* as it was bound */
+	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino, name, 3), 1);
+	assert_string_equal(name, "");
+	assert_int_equal(rename(moved, a.sun_path), 0);
 	assert_int_equal(connect(c, (struct sockaddr *)&a, sizeof(a)), 0);
 	accepted = accept4(l, NULL, NULL, SOCK_CLOEXEC);
 	assert_true(accepted >= 0);
 	lat_close(&l); /* `accepted` still carries the file */
-	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino), 0);
+	assert_int_equal(lat_diag_unix_listens(diag_fd, st.st_dev, st.st_ino, NULL, 0), 0);
 	assert_int_equal(unlink(a.sun_path), 0);
 	assert_int_equal(rmdir(dir), 0);
 }
