@@ -27,6 +27,7 @@
 struct lat_udp {
 	int pool[POOL_MAX];
 	unsigned pool_count;
+	bool pool_is6;  /* AF_INET6, for both families; AF_INET where the host has no IPv6 */
 	uint64_t ask_again_ns;
 	struct mmsghdr heads[BATCH];
 	struct iovec parts[BATCH];
@@ -79,8 +80,13 @@ void lat_flows_add_sockets(struct lat_flows *f, const int *fds, size_t count)
 {
 	struct lat_udp *u = f->udp;
 	struct lat_conn *next;
+	int domain = AF_INET6;
+	socklen_t len = sizeof(domain);
 
 	f->now_ns = lat_now_ns();
+	if (count)
+		getsockopt(fds[0], SOL_SOCKET, SO_DOMAIN, &domain, &len);
+	u->pool_is6 = domain == AF_INET6;
 	u->ask_again_ns = 0;
 	for (size_t i = 0; i < count; i++) {
 		if (u->pool_count < POOL_MAX)
@@ -172,13 +178,13 @@ static void outside_ready(struct lat_poll_item *item, uint32_t events)
 
 /* Binds and connects the socket inside. What others sent to that place in between is taken out again: it is not of this
  * flow. */
-static int aim_inner(int fd, const struct lat_flow *flow)
+static int aim_inner(int fd, bool is6, const struct lat_flow *flow)
 {
 	struct sockaddr_storage at, to;
-	socklen_t len = lat_addr_to_sockaddr(&flow->remote, flow->dport, true, &at);
+	socklen_t len = lat_addr_to_sockaddr(&flow->remote, flow->dport, is6, &at);
 	int on = 1;
 
-	lat_addr_to_sockaddr(&flow->local, flow->sport, true, &to);
+	lat_addr_to_sockaddr(&flow->local, flow->sport, is6, &to);
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
 	    bind(fd, (struct sockaddr *)&at, len) < 0 || connect(fd, (struct sockaddr *)&to, len) < 0)
 		return -errno;
@@ -224,7 +230,7 @@ void lat_udp_open(struct lat_conn *c)
 	}
 	c->udp.out = (struct lat_poll_item){ .fd = fd, .ready = outside_ready };
 	c->udp.in = (struct lat_poll_item){ .fd = u->pool[--u->pool_count], .ready = inside_ready };
-	r = aim_inner(c->udp.in.fd, &c->info.flow);
+	r = aim_inner(c->udp.in.fd, u->pool_is6, &c->info.flow);
 	if (r == 0)
 		r = lat_poller_add(f->poller, &c->udp.in, EPOLLIN | EPOLLET);
 	if (r == 0)

@@ -226,6 +226,33 @@ static void first_datagram_waits_for_a_socket(void **state)
 	assert_int_equal(engine_wait(e, pid), 0);
 }
 
+/* Makes sockets inside as a sandbox without IPv6 has them. */
+static int inside_give_ip4(void *arg)
+{
+	int fds[4], on = 1;
+
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(fds); i++) {
+		fds[i] = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		setsockopt(fds[i], SOL_IP, IP_TRANSPARENT, &on, sizeof(on));
+	}
+	return trap_pass(*(int *)arg, fds, LAT_ARRAY_SIZE(fds)) < 0;
+}
+
+static void sandbox_without_ipv6_is_served(void **state)
+{
+	struct engine *e = *state;
+	int pair[2], fds[4];
+
+	e->hold_sockets = true;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(engine_run(e, inside_give_ip4, &pair[1]), 0);
+	assert_int_equal(trap_take(pair[0], fds, LAT_ARRAY_SIZE(fds)), 0);
+	close(pair[0]);
+	close(pair[1]);
+	lat_flows_add_sockets(e->flows, fds, LAT_ARRAY_SIZE(fds));
+	assert_int_equal(engine_run(e, inside_one, &(struct target){ FAR4, 80 }), 0);
+}
+
 static void waiting_without_sockets_ends(void **state)
 {
 	struct engine *e = *state;
@@ -370,6 +397,7 @@ int main(void)
 		T(closed_port_outside_is_econnrefused_inside),
 		T(refusal_shows_at_once_and_is_judged_once),
 		T(first_datagram_waits_for_a_socket),
+		T(sandbox_without_ipv6_is_served),
 		T(waiting_without_sockets_ends),
 		T(answered_query_is_forgotten_sooner),
 		T(unreachable_place_is_judged_once),
