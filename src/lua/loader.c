@@ -1,13 +1,17 @@
 /* See loader.h. Files are read by C, through descriptors of their directories that are kept from the first load on: a
- * program that renames a directory cannot put another policy in its place. */
+ * program that renames a directory cannot put another policy in its place. The files of the first load are read-only
+ * inside, but only as long as nobody outside puts a new file in their place: that one the command could write, for it
+ * has the same user. So a reload takes a file only if it is one of the first load's, or if this user cannot write it. */
 #include "lua/loader.h"
 #include "lua/api.h"
 #include "lua/embed.h"
 #include "lua/l_policy.h"
 #include "base/log.h"
+#include "base/place.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +20,7 @@
 
 #define MAX_DIRS 64
 #define MAX_FILE (16u << 20)
+#define MAX_FILES 256
 /* One question to a handler (THREATS 7). */
 #define ANSWER_INSTRUCTIONS 1000000u
 #define ANSWER_DEADLINE_MS 50u
@@ -32,6 +37,12 @@ struct lat_loader {
 		int fd;
 	} dirs[MAX_DIRS];
 	size_t dir_count;
+	struct {
+		dev_t dev;
+		ino_t ino;
+	} files[MAX_FILES]; /* of the first load: the launcher makes them read-only inside */
+	size_t file_count;
+	bool loaded;
 };
 
 static const char loader_key; /* registry key of a state's struct lat_loader */
@@ -95,8 +106,60 @@ static int pinned_dir(struct lat_loader *l, const char *path)
 	return fd;
 }
 
-/* Reads a whole file. 0 with *text malloc'ed, or negative errno. */
-static int read_file(struct lat_loader *l, const char *path, char **text, size_t *len)
+static bool is_known(const struct lat_loader *l, const struct stat *st)
+{
+	for (size_t i = 0; i < l->file_count; i++)
+		if (l->files[i].dev == st->st_dev && l->files[i].ino == st->st_ino)
+			return true;
+	return false;
+}
+
+/* Could only the owner of the host have put it here? */
+static bool is_beyond_reach(int at, const char *base, int fd)
+{
+	char link[32], place[PATH_MAX];
+	size_t used;
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", at);
+	n = readlink(link, place, sizeof(place) - 1);
+	if (n <= 0)
+		return false;
+	used = (size_t)n;
+	if ((size_t)snprintf(place + used, sizeof(place) - used, "/%s", base) >= sizeof(place) - used)
+		return false;
+	return lat_place_is_fixed(place) && !lat_place_is_ours(fd);
+}
+
+/* Is the file one whose text may be believed? The first load believes all: no command runs yet. 0, or a reason. */
+static const char *doubt(struct lat_loader *l, int at, const char *base, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return strerror(errno);
+	if (!l->loaded) {
+		if (is_known(l, &st))
+			return NULL;
+		if (l->file_count == MAX_FILES)
+			return "too many files";
+		l->files[l->file_count].dev = st.st_dev;
+		l->files[l->file_count++].ino = st.st_ino;
+		return NULL;
+	}
+	if (!S_ISREG(st.st_mode))
+		return "not a regular file: a reload cannot read it again";
+	if (is_known(l, &st) ? st.st_nlink < 2 || !lat_place_is_ours(fd) : is_beyond_reach(at, base, fd))
+		return NULL;
+	if (is_known(l, &st))
+		return "it has a second name (hard link), by which the command could have written it; start the command again";
+	return "it is not the file that was there at the start, and the command, which runs as the same user, could have "
+	       "written it. Write into the file instead of replacing it (cp new.lua policy.lua), start the command again, "
+	       "or keep policies where this user may not write";
+}
+
+/* Reads a whole file. 0 with *text malloc'ed, or negative errno, with *why if there is more to say. */
+static int read_file(struct lat_loader *l, const char *path, char **text, size_t *len, const char **why)
 {
 	char dir[4096];
 	const char *base = strrchr(path, '/');
@@ -112,9 +175,15 @@ static int read_file(struct lat_loader *l, const char *path, char **text, size_t
 		snprintf(dir, sizeof(dir), "%.*s", base == path ? 1 : (int)(base - path), path);
 	base = base ? base + 1 : path;
 	at = pinned_dir(l, dir);
-	fd = at < 0 ? -1 : openat(at, base, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	/* A FIFO put there must not hold the thread for ever. */
+	fd = at < 0 ? -1 : openat(at, base, O_RDONLY | O_CLOEXEC | O_NOCTTY | (l->loaded ? O_NONBLOCK : 0));
 	if (fd < 0)
 		return -errno;
+	*why = doubt(l, at, base, fd);
+	if (*why) {
+		close(fd);
+		return -EPERM;
+	}
 	for (;;) {
 		ssize_t n;
 		char *more = realloc(buf, room);
@@ -154,6 +223,7 @@ static int l_read(lua_State *L)
 {
 	const char *path = luaL_checkstring(L, 1);
 	struct lat_loader *l;
+	const char *why = NULL;
 	char *text;
 	size_t len;
 	int r;
@@ -162,10 +232,10 @@ static int l_read(lua_State *L)
 	l = lua_touserdata(L, -1);
 	if (!l)
 		return luaL_error(L, "no loader");
-	r = read_file(l, path, &text, &len);
+	r = read_file(l, path, &text, &len, &why);
 	if (r < 0) {
 		lua_pushnil(L);
-		lua_pushfstring(L, "%s: %s", path, strerror(-r));
+		lua_pushfstring(L, "%s: %s", path, why ? why : strerror(-r));
 		return 2;
 	}
 	/* Running out of memory here loses the text: the load is over then, and the process with it or the next reload. */
@@ -274,6 +344,7 @@ int lat_loader_load(struct lat_loader *l, uint32_t number, struct lat_policy **p
 	lat_rt_free(l->rt);
 	l->rt = rt;
 	l->generation = number;
+	l->loaded = true;
 	declared(l, c.info);
 	*policy = c.policy;
 	*info = c.info;
