@@ -1,11 +1,15 @@
 /* See callers.h. */
 #include "core/callers.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "kernel/diag.h"
 #include <string.h>
 
 #define TASKS 32    /* two descriptors each */
 #define ORIGINS 512 /* a power of two */
+/* A search of /proc is followed by this many times its length without one: a program with many descriptors and sockets must
+ * not keep the loop busy. Who sent it stays unknown then. */
+#define SEARCH_REST 4
 
 struct task {
 	struct lat_proc proc; /* tid 0: free */
@@ -26,6 +30,7 @@ struct lat_callers {
 	uint64_t clock;
 	struct task tasks[TASKS];
 	struct lat_proc_hint hint;
+	uint64_t search_ns; /* not before */
 	struct origin origins[ORIGINS];
 };
 
@@ -151,6 +156,7 @@ bool lat_callers_find(struct lat_callers *c, const struct lat_flow *flow, struct
 	const struct origin *o = origin_of(c, flow->proto, flow->sport);
 	struct lat_diag_socket socket;
 	const struct lat_proc *task = NULL;
+	uint64_t begin, end;
 	pid_t pid;
 
 	memset(who, 0, sizeof(*who));
@@ -162,7 +168,12 @@ bool lat_callers_find(struct lat_callers *c, const struct lat_flow *flow, struct
 	}
 	if (lat_diag_inet(c->diag, flow->proto, &flow->local, flow->sport, &flow->remote, flow->dport, &socket) < 0)
 		return false;
+	begin = lat_now_ns();
+	if (begin < c->search_ns && socket.inode != c->hint.inode)
+		return false;
 	pid = lat_proc_find_socket(socket.inode, c->netns, &c->hint);
+	end = lat_now_ns();
+	c->search_ns = end + SEARCH_REST * (end - begin);
 	if (pid < 0 || lat_callers_open(c, pid, &task) < 0)
 		return false;
 	lat_callers_who(c, task, who);

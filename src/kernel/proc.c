@@ -176,6 +176,19 @@ pid_t lat_proc_find_socket(uint32_t inode, uint64_t netns, struct lat_proc_hint 
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", hint->pid, hint->fd);
 	if (hint->inode == inode && link_is_socket(AT_FDCWD, path, want))
 		return hint->pid;
+	if (hint->pid) { /* who had the last one often has the next */
+		lat_autoclose int dir = -1;
+		int fd;
+
+		snprintf(path, sizeof(path), "/proc/%d", hint->pid);
+		dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		fd = dir >= 0 && in_netns(dir, netns) ? find_in(dir, want, &links) : -1;
+		if (fd >= 0) {
+			hint->inode = inode;
+			hint->fd = fd;
+			return hint->pid;
+		}
+	}
 	d = opendir("/proc");
 	if (!d)
 		return -errno;
