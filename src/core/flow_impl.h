@@ -80,7 +80,6 @@ struct lat_flows {
 	uint64_t udp_idle_ns;
 	bool warned_icmp;
 	bool paced; /* the default congestion control paces */
-	int delack_us;
 	struct lat_denials *denials;
 	struct lat_udp *udp;
 	struct lat_flows_stats stats;

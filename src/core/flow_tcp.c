@@ -51,6 +51,14 @@ void lat_tcp_close(struct lat_conn *c, bool reset)
 	lat_close(&out->fd);
 }
 
+/* On a connection that never leaves the host, a congestion control that paces its packets by timers only slows it. Reno is
+ * always there and open to everybody. */
+static void dont_pace(const struct lat_flows *f, int fd)
+{
+	if (f->paced)
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno"));
+}
+
 static void accept_some(struct lat_flows *f, unsigned most);
 
 static void dialled(struct lat_conn *c)
@@ -90,24 +98,6 @@ static void outer_ready(struct lat_poll_item *item, uint32_t events)
 		lat_conn_dial_failed(c, err);
 }
 
-/* Not in every libc's headers; since Linux 6.16. */
-#ifndef TCP_DELACK_MAX_US
-#define TCP_DELACK_MAX_US 46
-#endif
-
-/* Tunes one end of a connection that never leaves the host. A congestion control that paces its packets by timers only slows
- * it (reno is always there and open to everybody). And an ACK at once for each message is a packet too many where the answer
- * carries it anyway; but only if it can wait for two ticks at most, for a writer may wait for it before it sends on. */
-static void tune_near(const struct lat_flows *f, int fd)
-{
-	int off = 0;
-
-	if (f->paced)
-		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno"));
-	if (f->delack_us && setsockopt(fd, IPPROTO_TCP, TCP_DELACK_MAX_US, &f->delack_us, sizeof(f->delack_us)) == 0)
-		setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof(off));
-}
-
 void lat_tcp_dial(struct lat_conn *c)
 {
 	struct lat_flows *f = c->flows;
@@ -124,7 +114,7 @@ void lat_tcp_dial(struct lat_conn *c)
 	out->fd = fd;
 	out->ready = outer_ready;
 	if (lat_addr_is_loopback(&flow->remote))
-		tune_near(f, fd);
+		dont_pace(f, fd);
 	if (connect(fd, (struct sockaddr *)&to, len) < 0 && errno != EINPROGRESS) {
 		lat_conn_dial_failed(c, errno);
 		return;
@@ -264,18 +254,6 @@ static bool default_paces(void)
 	return fd >= 0 && getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) == 0 && strncmp(name, "bbr", 3) == 0;
 }
 
-/* The shortest delay of an ACK that the kernel takes: two ticks of its clock, whatever that is here. 0: it has no such
- * option. */
-static int shortest_delack(int fd)
-{
-	static const int candidates[] = { 2000, 8000, 20000 };
-
-	for (size_t i = 0; i < LAT_ARRAY_SIZE(candidates); i++)
-		if (setsockopt(fd, IPPROTO_TCP, TCP_DELACK_MAX_US, &candidates[i], sizeof(int)) == 0)
-			return candidates[i];
-	return 0;
-}
-
 int lat_tcp_listener_open(struct lat_flows *f, int fd)
 {
 	int on = 1;
@@ -284,8 +262,7 @@ int lat_tcp_listener_open(struct lat_flows *f, int fd)
 	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
 		return -errno;
 	f->paced = default_paces();
-	f->delack_us = shortest_delack(fd);
-	tune_near(f, fd);
+	dont_pace(f, fd);
 	f->listener_item = (struct lat_poll_item){ .fd = fd, .ready = listener_ready };
 	return lat_poller_add(f->poller, &f->listener_item, EPOLLIN);
 }

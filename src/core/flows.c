@@ -101,6 +101,8 @@ struct lat_conn *lat_conn_new(struct lat_flows *f, const struct lat_conn_key *ke
 	if (!f->free && !grow(f) && !make_room(f))
 		return NULL;
 	c = f->free;
+	if (!c)
+		return NULL;
 	f->free = c->hash_next;
 	slot = c->info.id & SLOT_MASK;
 	*c = (struct lat_conn){
@@ -266,7 +268,7 @@ static unsigned flows_limit(unsigned wanted)
 
 	/* Two descriptors a flow. */
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < 2 * (rlim_t)FLOWS_CAP + FDS_KEPT)
-		most = limit.rlim_cur > 2 * FDS_KEPT ? (unsigned)(limit.rlim_cur - FDS_KEPT) / 2 : FDS_KEPT / 2;
+		most = limit.rlim_cur > 2ul * FDS_KEPT ? (unsigned)(limit.rlim_cur - FDS_KEPT) / 2 : FDS_KEPT / 2;
 	return wanted && wanted < most ? wanted : most;
 }
 

@@ -157,6 +157,22 @@ static int inside_banner(void *arg)
 	return recv(fd, buf, 6, MSG_WAITALL) == 6 && memcmp(buf, "banner", 6) == 0 ? 0 : 1;
 }
 
+/* Ten connections to a server that speaks first; a delayed ACK anywhere would make each take 40 ms or more. */
+static int inside_banners(void *arg)
+{
+	uint64_t start = lat_now_ns();
+
+	for (int i = 0; i < 10; i++) {
+		int fd = target_connect(arg, SOCK_STREAM);
+		char buf[8];
+
+		if (fd < 0 || recv(fd, buf, 6, MSG_WAITALL) != 6)
+			return 1;
+		close(fd);
+	}
+	return lat_now_ns() - start < 350 * LAT_NS_PER_MS ? 0 : 2;
+}
+
 /* Writes to a server that does not read: must stop, and what was taken must be bounded. */
 static int inside_stuck(void *arg)
 {
@@ -357,6 +373,25 @@ static void server_may_speak_first(void **state)
 	assert_int_equal(run_with_server(*state, serve_banner, inside_banner), 0);
 }
 
+static void serve_host_banners(int ready)
+{
+	int l = engine_listen(7777, SOCK_STREAM), fd;
+
+	(void)!write(ready, "x", 1);
+	while ((fd = accept4(l, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
+		send(fd, "banner", 6, MSG_NOSIGNAL);
+		close(fd);
+	}
+}
+
+static void host_service_that_speaks_first_does_so_at_once(void **state)
+{
+	struct engine *e = *state;
+
+	e->other_server = engine_outside(serve_host_banners);
+	assert_int_equal(engine_run(e, inside_banners, &(struct target){ "127.0.0.1", 7777 }), 0);
+}
+
 static void reader_that_stopped_stops_its_writer_only(void **state)
 {
 	assert_int_equal(run_with_server(*state, engine_serve_nothing, inside_stuck), 0);
@@ -383,6 +418,7 @@ int main(void)
 		T(reset_of_the_program_reaches_the_server),
 		T(urgent_data_keeps_its_place),
 		T(server_may_speak_first),
+		T(host_service_that_speaks_first_does_so_at_once),
 		T(reader_that_stopped_stops_its_writer_only),
 		T(rude_clients_leave_nothing),
 	};
