@@ -85,7 +85,8 @@ link_libraries() {
 	done
 }
 
-# Makes everything that follows use the private toolchain.
+# Makes everything that follows use the private toolchain. The binaries find its libraries by themselves, and these find
+# each other: that takes the old kind of rpath, which holds for all that a program loads.
 private_environment() {
 	ma=$(multiarch)
 	usr=$deps/root/usr
@@ -100,7 +101,7 @@ private_environment() {
 	LUA_PATH="$usr/share/lua/5.1/?.lua;$usr/share/lua/5.1/?/init.lua;;"
 	LUA_CPATH="$usr/lib/$ma/lua/5.1/?.so;;"
 	LATTICE_CMAKE="-DCMAKE_SYSROOT=$deps/root -DCMAKE_C_COMPILER=$usr/bin/gcc
-		-DCMAKE_BUILD_RPATH=$deps/lib;$usr/lib/$ma"
+		-DCMAKE_BUILD_RPATH=$deps/lib;$usr/lib/$ma -DCMAKE_EXE_LINKER_FLAGS=-Wl,--disable-new-dtags"
 	export PATH LD_LIBRARY_PATH PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_LIBDIR LUA_PATH_5_4 LUA_CPATH_5_4 \
 		LATTICE_LUA_SHARE LATTICE_LUA_LIB LUA_PATH LUA_CPATH LATTICE_CMAKE
 }

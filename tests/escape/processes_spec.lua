@@ -206,8 +206,9 @@ print("alive")
       local p = world:under(policy, python(script, tostring(bystander.pid)))
       assert.equal("[]\nalive\n", p.out)
       assert.is_nil(bystander.status)
+      -- in a normal user's world the bystander has a user namespace of its own: only who made that may look
       local control = world:run("host", python(script:gsub("range%(1, 64%)", "[]"), tostring(bystander.pid)),
-        { user = "65534" })
+        { user = not World.in_userns and "65534" or nil })
       assert.matches("/proc/%d+/environ", control.out)
       assert.matches("pidfd_getfd", control.out)
       bystander:kill("sigkill")
@@ -244,7 +245,7 @@ for request in (0x5412, 0x541C, 0x15412 & 0xffffffff | 1 << 40):
       local f = assert(io.open(path, "w"))
       f:write(policy)
       f:close()
-      assert(require("luv").fs_chown(path, 65534, 65534))
+      if not World.in_userns then assert(require("luv").fs_chown(path, 65534, 65534)) end
       local script = [[
 import os, sys
 path = sys.argv[1]; folder = os.path.dirname(path)

@@ -123,6 +123,7 @@ end
 
 World.root = uv.fs_realpath(root)
 World.lattice_path = os.getenv("LATTICE") or uv.fs_realpath(root .. "/build/lattice")
+World.in_userns = os.getenv("LATTICE_IN_USERNS") ~= nil -- a normal user's world: uid 0 is that user
 World.helpers = World.lattice_path and World.lattice_path:gsub("[^/]*$", "helpers/")
 
 --- Makes a world.
@@ -204,10 +205,13 @@ end
 
 local function prefix(ns, opts)
   local argv = { "/usr/bin/env", "ip", "netns", "exec", ns }
-  if opts.user and uv.getuid() == 0 and not os.getenv("LATTICE_IN_USERNS") then
-    for _, word in ipairs({ "setpriv", "--reuid", opts.user, "--regid", opts.user, "--clear-groups" }) do
-      argv[#argv + 1] = word
+  if opts.user and uv.getuid() == 0 then
+    local become = { "setpriv", "--reuid", opts.user, "--regid", opts.user, "--clear-groups" }
+    if World.in_userns then
+      -- one more, in which we are that user and own nothing of the world
+      become = { "unshare", "--user", "--map-user=" .. opts.user, "--map-group=" .. opts.user }
     end
+    table.move(become, 1, #become, #argv + 1, argv)
   end
   return argv
 end
