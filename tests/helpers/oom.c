@@ -1,4 +1,4 @@
-/* oom N PROGRAM [ARGS]: runs the program so that its N-th allocation fails (and only that one, in each process of it).
+/* oom N|N- PROGRAM [ARGS]: runs the program so that its N-th allocation fails, or that and all later ones.
  *
  * It preloads preload/oom_preload.c. Programs that this one executes are left alone. */
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Preloaded by oom: malloc, calloc and realloc count, and the OOM_AT-th call of a process fails. Forked children go on
- * counting; what they execute is left alone. */
+/* Preloaded by oom: malloc, calloc and realloc count, and the OOM_AT-th call of a process fails, or that and all later
+ * ones ("N-"). Forked children go on counting; what they execute is left alone. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -12,12 +12,14 @@ void *__libc_realloc(void *, size_t);
 
 static atomic_long calls;
 static long at;
+static int all_later;
 
 __attribute__((constructor)) static void set(void)
 {
 	const char *text = getenv("OOM_AT");
 
 	at = text ? atol(text) : 0;
+	all_later = text && strchr(text, '-');
 	unsetenv("OOM_AT");
 	unsetenv("LD_PRELOAD");
 	atomic_store(&calls, 0);
@@ -25,7 +27,12 @@ __attribute__((constructor)) static void set(void)
 
 static int fails(void)
 {
-	if (!at || atomic_fetch_add(&calls, 1) + 1 != at)
+	long call;
+
+	if (!at)
+		return 0;
+	call = atomic_fetch_add(&calls, 1) + 1;
+	if (all_later ? call < at : call != at)
 		return 0;
 	errno = ENOMEM;
 	return 1;
