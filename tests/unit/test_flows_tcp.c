@@ -270,6 +270,33 @@ static void full_table_refuses_and_recovers(void **state)
 	assert_int_equal(e->judged, 3); /* only what has a place is judged */
 }
 
+/* The listener is given a connection for which no packet was ever judged. */
+static void connection_that_nobody_judged_is_reset(void **state)
+{
+	struct engine *e = *state;
+	int listener = engine_listen(91, SOCK_STREAM), fd;
+	struct pollfd p;
+	char byte;
+
+	fcntl(listener, F_SETFL, O_NONBLOCK);
+	lat_flows_free(e->flows);
+	e->flows = NULL;
+	e->options.listener = listener;
+	assert_int_equal(lat_flows_new(&e->options, &e->flows), 0);
+	fd = target_connect(&(struct target){ FAR4, 91 }, SOCK_STREAM);
+	assert_true(fd >= 0);
+	p = (struct pollfd){ fd, POLLIN, 0 };
+	engine_step(e, ENGINE_BOUND_MS);
+	assert_int_equal(poll(&p, 1, ENGINE_BOUND_MS), 1);
+	assert_int_equal(recv(fd, &byte, 1, 0), -1);
+	assert_int_equal(errno, ECONNRESET);
+	assert_int_equal(e->judged + e->closed, 0);
+	close(fd);
+	lat_flows_free(e->flows);
+	e->flows = NULL;
+	close(listener);
+}
+
 static void asked_flow_waits_for_its_answer_alone(void **state)
 {
 	struct engine *e = *state;
@@ -398,6 +425,7 @@ int main(void)
 		T(many_flows_at_once),
 		T(no_descriptor_is_a_refusal_and_passes),
 		T(full_table_refuses_and_recovers),
+		T(connection_that_nobody_judged_is_reset),
 		T(asked_flow_waits_for_its_answer_alone),
 		T(slow_dial_delays_nobody_and_is_judged_once),
 		T(flow_of_a_program_that_gave_up_ends),
