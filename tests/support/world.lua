@@ -12,11 +12,13 @@ World.__index = World
 
 local count = 0
 local root = os.getenv("LATTICE_ROOT") or "."
+-- Every time limit is this much longer where machines are slow: the tier vm.
+local patience = tonumber(os.getenv("LATTICE_PATIENCE")) or 1
 
 local function drive(done, ms)
   local late = false
   local timer = uv.new_timer()
-  timer:start(ms, 0, function() late = true end)
+  timer:start(math.ceil(ms * patience), 0, function() late = true end)
   while not done() and not late do uv.run("once") end
   timer:stop()
   timer:close()
@@ -247,7 +249,7 @@ function World:serve(argv, opts)
   end
   for kind, ports in pairs({ t = opts.tcp, u = opts.udp }) do
     for _, port in ipairs(type(ports) == "table" and ports or { ports }) do
-      local until_ = uv.hrtime() + 15e9
+      local until_ = uv.hrtime() + 15e9 * patience
       while not listed(kind, port) do
         if p.status or uv.hrtime() > until_ then
           error(("server %s does not listen on %s: %s %s"):format(argv[1], port, p.out, p.err), 2)

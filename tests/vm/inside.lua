@@ -1,0 +1,125 @@
+-- What the tier "vm" runs in each virtual machine, as root; TAP on stdout. Argument "all": doctor, the unit tests that
+-- lean on the kernel, real programs and a few tries of every way round. "run": doctor and real programs. "refused":
+-- user namespaces are off, and `lattice run` says so and runs nothing.
+package.path = "tests/support/?.lua;" .. package.path
+local steps = require("steps")
+local quote = steps.quote
+
+local lattice = assert(os.getenv("LATTICE"), "LATTICE")
+local build = assert(os.getenv("LATTICE_BUILD"), "LATTICE_BUILD")
+local patience = tonumber(os.getenv("LATTICE_PATIENCE")) or 1
+local user = "setpriv --reuid 65534 --regid 65534 --clear-groups "
+local log = os.tmpname()
+local count = 0
+
+local function result(good, name, skip)
+  count = count + 1
+  io.write(good and "ok " or "not ok ", count, " - ", name, skip and " # SKIP " .. skip or "", "\n")
+  io.flush()
+end
+
+local function show(text)
+  io.write("# ", (text:gsub("\n", "\n# ")), "\n")
+end
+
+-- One command that must end well; its output is shown if it does not.
+local function command(name, words)
+  local good, how = steps.run(words, log, 60 * patience)
+  if not good then show(how .. "\n" .. steps.text(log)) end
+  result(good, name)
+end
+
+-- A cmocka program: a result for each of its tests.
+local function unit(path)
+  local name = path:match("[^/]+$")
+  local good, how = steps.run(quote(path), log, 120 * patience)
+  local test, reason, failed = nil, nil, 0
+  for line in steps.text(log):gmatch("[^\n]+") do
+    local kind, what = line:match("^%[%s+([%u ]-)%s+%] ([%w_]+)$")
+    if kind == "RUN" then
+      test, reason = what, nil
+    elseif test and what == test and (kind == "OK" or kind == "FAILED" or kind == "SKIPPED") then
+      if kind == "FAILED" then failed = failed + 1 end
+      result(kind ~= "FAILED", name .. ": " .. test, kind == "SKIPPED" and (reason or "no reason given") or nil)
+      test = nil
+    elseif not line:match("^%[") then
+      reason = test and line or nil
+    end
+  end
+  if not good then
+    show(steps.text(log))
+    if failed == 0 then result(false, name .. ": " .. how) end
+  end
+end
+
+-- A spec, with the results that it writes itself. `who` is put before every name.
+local function spec(file, who, become)
+  local report = os.tmpname()
+  os.remove(report)
+  local words = ("%senv LATTICE_REPORT=%s lua5.4 tests/support/busted.lua -o tests/support/report.lua %s")
+    :format(become, report, file)
+  local good, how = steps.run(words, log, 300 * patience)
+  local results, failed = 0, 0
+  local plan
+  for line in steps.text(report):gmatch("[^\n]+") do
+    local bad, rest = line:match("^(n?o?t? ?)ok %d+ %- (.*)$")
+    if rest then
+      results = results + 1
+      if bad ~= "" then failed = failed + 1 end
+      local name, skip = rest:match("^(.-) # SKIP (.*)$")
+      result(bad == "", who .. ": " .. (name or rest), skip)
+    end
+    plan = tonumber(line:match("^1%.%.(%d+)$")) or plan
+  end
+  if not good then show(steps.text(log)) end
+  if plan ~= results then
+    result(false, ("%s: %s ended before its last test"):format(who, file))
+  elseif not good and failed == 0 then
+    result(false, ("%s: %s: %s"):format(who, file, how))
+  end
+  os.remove(report)
+end
+
+local function doctor()
+  command("doctor: lattice run works, as root", quote(lattice) .. " doctor")
+  command("doctor: lattice run works, as a user", user .. quote(lattice) .. " doctor")
+end
+
+local function refused(name, become)
+  local good, how = steps.run(("%s%s run --policy lan-only -- echo it ran"):format(become, quote(lattice)), log,
+    60 * patience)
+  local text = steps.text(log)
+  local right = not good and how == "exit 125" and text:find("kernel.unprivileged_userns_clone", 1, true)
+    and not text:find("it ran", 1, true)
+  if not right then show(how .. "\n" .. text) end
+  result(right, name)
+end
+
+local function programs()
+  spec("tests/e2e/run_spec.lua", "root", "")
+  spec("tests/e2e/run_spec.lua", "uid 65534", user .. "scripts/in-userns ")
+end
+
+local what = {
+  all = function()
+    doctor()
+    for _, pattern in ipairs({ "test_launcher*", "test_connects*", "test_flows*", "test_dns*" }) do
+      for _, path in ipairs(steps.lines(("ls %s/%s 2>/dev/null"):format(quote(build), pattern))) do unit(path) end
+    end
+    programs()
+    spec("tests/escape/attacks_spec.lua", "root", "")
+  end,
+  run = function()
+    doctor()
+    programs()
+  end,
+  refused = function()
+    refused("without user namespaces root is refused, and told the sysctl", "")
+    refused("without user namespaces a user is refused, and told the sysctl", user)
+  end,
+}
+
+show(steps.lines("uname -r")[1])
+what[arg[1]]()
+os.remove(log)
+print("1.." .. count)
