@@ -53,6 +53,7 @@ struct lat_conn {
 		struct {
 			struct lat_poll_item in, out;
 			uint64_t idle_ns;
+			bool by_raw; /* no socket inside: see lat_udp_send */
 		} udp;
 		struct {
 			struct lat_poll_item out;
@@ -104,6 +105,8 @@ void lat_held_ready(struct lat_poll_item *item, uint32_t events);
 /* Verdict on all held packets of the flow. */
 void lat_held_accept(struct lat_conn *c, uint32_t mark);
 void lat_held_drop(struct lat_conn *c);
+/* Brings them through the queue once more: they are a known flow's then, with their payload. */
+void lat_held_repeat(struct lat_conn *c);
 /* As `err` (errno) says: rejected by mark, or dropped for ETIMEDOUT. */
 void lat_held_refuse(struct lat_conn *c, int err);
 /* Acts on a verdict that is there. The flow may be gone afterwards. */
@@ -130,6 +133,8 @@ void lat_udp_free(struct lat_udp *udp);
 /* Opens an allowed flow, or makes it wait for a socket from inside. The flow may be gone afterwards. */
 void lat_udp_open(struct lat_conn *c);
 void lat_udp_close(struct lat_conn *c);
+/* A flow without a socket inside keeps its packets in the queue: sends what one of them carried. */
+void lat_udp_send(struct lat_conn *c, const uint8_t *payload, size_t size);
 /* Asks for more sockets when there are few. */
 void lat_udp_tick(struct lat_flows *f);
 
@@ -143,6 +148,7 @@ void lat_icmp_send(struct lat_conn *c, const uint8_t *payload, size_t size, uint
 
 /* flow_raw.c: as the far host would have sent it. Errors are not reported: a network loses packets. */
 void lat_raw_echo_reply(struct lat_conn *c, uint16_t seq, const uint8_t *payload, size_t size);
+void lat_raw_datagram(struct lat_conn *c, const uint8_t *payload, size_t size);
 /* An ICMP error about the last packet of the flow. */
 void lat_raw_error(struct lat_conn *c, uint8_t type, uint8_t code);
 /* Passes on what waits in the error queue of an outer socket. */

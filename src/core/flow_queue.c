@@ -30,6 +30,11 @@ void lat_held_drop(struct lat_conn *c)
 	all_held(c, NF_DROP, 0);
 }
 
+void lat_held_repeat(struct lat_conn *c)
+{
+	all_held(c, NF_REPEAT, 0);
+}
+
 /* The mark that shows the program this errno; 0: none does, let its own time-out tell. A UDP socket is not told by
  * default that a host is unreachable, and would wait; that a port is closed it is told. */
 static uint32_t mark_of_errno(uint8_t proto, int err)
@@ -162,7 +167,10 @@ static void again(struct lat_conn *c, uint32_t id, const struct lat_packet *p)
 	if (c->key.proto == IPPROTO_TCP) {
 		again_tcp(c, id, p);
 	} else if (c->key.proto == IPPROTO_UDP) {
-		if (c->state == LAT_CONN_RELAYING) /* it was in the queue before the socket was there */
+		if (c->state == LAT_CONN_RELAYING && c->udp.by_raw) {
+			lat_queue_verdict(f->queue, id, NF_DROP, 0);
+			lat_udp_send(c, p->payload, p->payload_size);
+		} else if (c->state == LAT_CONN_RELAYING) /* it was in the queue before the socket was there */
 			lat_queue_verdict(f->queue, id, NF_ACCEPT, LAT_MARK_ACCEPT);
 		else
 			hold(c, id);

@@ -1,4 +1,4 @@
-/* ICMP packets as the far host or its network would have sent them, put into the sandbox's namespace by raw sockets. */
+/* ICMP packets, and datagrams where no socket can, as the far host or its network would have sent them, put into the sandbox's namespace by raw sockets. */
 #include "core/flow_impl.h"
 #include <linux/errqueue.h>
 #include <netinet/icmp6.h>
@@ -65,21 +65,23 @@ static size_t put_ip(uint8_t *p, const struct lat_addr *from, const struct lat_a
 	return 40;
 }
 
-/* Sends head and payload from the flow's far host to the program. The ICMP checksum is still zero. */
-static void deliver(struct lat_conn *c, struct maker *m, const uint8_t *payload, size_t size)
+/* Sends head and payload from the flow's far host to the program. The checksum behind the IP header is still zero. */
+static void deliver(struct lat_conn *c, struct maker *m, uint8_t proto, const uint8_t *payload, size_t size)
 {
-	size_t ip = m->is4 ? 20 : 40, icmp = m->size - ip;
+	size_t ip = m->is4 ? 20 : 40, head = m->size - ip, at = ip + (proto == IPPROTO_UDP ? 6 : 2);
 	struct iovec parts[2] = { { m->head, m->size }, { (void *)payload, size } };
 	struct sockaddr_storage to;
 	struct msghdr message = { .msg_name = &to, .msg_iov = parts, .msg_iovlen = size ? 2 : 1 };
 	uint32_t sum = 0;
+	uint16_t check;
 
-	if (!m->is4) { /* pseudo header: addresses, length, next header */
-		sum = lat_raw_checksum(0, m->head + 8, 32);
-		sum += (uint32_t)(icmp + size) + IPPROTO_ICMPV6;
+	if (proto != IPPROTO_ICMP) { /* pseudo header: addresses, length, next header */
+		sum = m->is4 ? lat_raw_checksum(0, m->head + 12, 8) : lat_raw_checksum(0, m->head + 8, 32);
+		sum += (uint32_t)(head + size) + proto;
 	}
-	sum = lat_raw_checksum(sum, m->head + ip, icmp);
-	put16(m->head + ip + 2, (uint16_t)~lat_raw_checksum(sum, payload, size));
+	sum = lat_raw_checksum(sum, m->head + ip, head);
+	check = (uint16_t)~lat_raw_checksum(sum, payload, size);
+	put16(m->head + at, proto == IPPROTO_UDP && !check ? 0xffff : check); /* UDP: 0 means none */
 	message.msg_namelen = lat_addr_to_sockaddr(&c->info.flow.local, 0, false, &to);
 	sendmsg(m->is4 ? c->flows->raw4 : c->flows->raw6, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
@@ -96,7 +98,22 @@ void lat_raw_echo_reply(struct lat_conn *c, uint16_t seq, const uint8_t *payload
 	put16(icmp + 4, c->key.sport);
 	put16(icmp + 6, seq);
 	m.size += 8;
-	deliver(c, &m, payload, size);
+	deliver(c, &m, flow->proto, payload, size);
+}
+
+void lat_raw_datagram(struct lat_conn *c, const uint8_t *payload, size_t size)
+{
+	const struct lat_flow *flow = &c->info.flow;
+	struct maker m = { .is4 = lat_addr_is4(&flow->local) };
+	uint8_t *udp;
+
+	m.size = put_ip(m.head, &flow->remote, &flow->local, IPPROTO_UDP, 8 + size);
+	udp = m.head + m.size;
+	put16(udp, flow->dport);
+	put16(udp + 2, flow->sport);
+	put16(udp + 4, (uint16_t)(8 + size));
+	m.size += 8;
+	deliver(c, &m, IPPROTO_UDP, payload, size);
 }
 
 void lat_raw_error(struct lat_conn *c, uint8_t type, uint8_t code)
@@ -123,7 +140,7 @@ void lat_raw_error(struct lat_conn *c, uint8_t type, uint8_t code)
 		put16(p + 6, c->icmp.seq);
 	}
 	m.size += 8 + quoted;
-	deliver(c, &m, NULL, 0);
+	deliver(c, &m, m.is4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, NULL, 0);
 }
 
 /* Only what tells the program something: too-big is the outer stack's own affair. */

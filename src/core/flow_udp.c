@@ -1,6 +1,9 @@
 /* UDP: a socket inside, bound to the place that the program asked for and connected to the program's, and one outside,
  * connected to the real place. Datagrams are carried between them one for one, in batches.
  *
+ * Where the program has a socket of the any-address on the port that it talks to (NTP does), no other can be bound there:
+ * such a flow keeps its packets in the queue, and answers are made inside by a raw socket.
+ *
  * The sockets inside are made there by init and kept in a small pool. A flow ends when nothing moved for a while, when the
  * program's socket is gone (port unreachable from inside), or when it is swept. */
 #include "core/flow_impl.h"
@@ -142,6 +145,34 @@ static int carry(struct lat_conn *c, struct lat_poll_item *from, struct lat_poll
 	return 0;
 }
 
+void lat_udp_send(struct lat_conn *c, const uint8_t *payload, size_t size)
+{
+	/* The first try may only be told an earlier error. */
+	if (send(c->udp.out.fd, payload, size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN)
+		send(c->udp.out.fd, payload, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+	c->info.bytes_out += size;
+	touch(c);
+}
+
+/* Puts what came from outside into the sandbox by the raw socket. */
+static void answer_by_raw(struct lat_conn *c)
+{
+	uint8_t *buf = c->flows->udp->buf;
+
+	for (int i = 0; i < ROUNDS * BATCH; i++) {
+		ssize_t n = recv(c->udp.out.fd, buf, DATAGRAM, MSG_DONTWAIT);
+
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0) /* an error, told once */
+			continue;
+		c->info.bytes_in += (uint64_t)n;
+		lat_raw_datagram(c, buf, (size_t)n);
+		touch(c);
+	}
+	lat_poller_rearm(c->flows->poller, &c->udp.out);
+}
+
 static struct lat_conn *conn_in(struct lat_poll_item *item)
 {
 	return lat_container_of(item, struct lat_conn, udp.in);
@@ -168,7 +199,9 @@ static void outside_ready(struct lat_poll_item *item, uint32_t events)
 	if (events & EPOLLERR)
 		lat_raw_pass_errors(c, item->fd);
 	/* An error is told once, in place of a datagram. */
-	if (carry(c, item, &c->udp.in, &c->info.bytes_in) < 0)
+	if (c->udp.by_raw)
+		answer_by_raw(c);
+	else if (carry(c, item, &c->udp.in, &c->info.bytes_in) < 0)
 		carry(c, item, &c->udp.in, &c->info.bytes_in);
 	if (c->key.dport == 53 && c->info.bytes_in != before && c->udp.idle_ns > DNS_IDLE_NS) {
 		c->udp.idle_ns = DNS_IDLE_NS;
@@ -231,8 +264,14 @@ void lat_udp_open(struct lat_conn *c)
 	c->udp.out = (struct lat_poll_item){ .fd = fd, .ready = outside_ready };
 	c->udp.in = (struct lat_poll_item){ .fd = u->pool[--u->pool_count], .ready = inside_ready };
 	r = aim_inner(c->udp.in.fd, u->pool_is6, &c->info.flow);
-	if (r == 0)
+	if (r == -EADDRINUSE) {
+		u->pool[u->pool_count++] = c->udp.in.fd; /* as it was */
+		c->udp.in.fd = -1;
+		c->udp.by_raw = true;
+		r = 0;
+	} else if (r == 0) {
 		r = lat_poller_add(f->poller, &c->udp.in, EPOLLIN | EPOLLET);
+	}
 	if (r == 0)
 		r = lat_poller_add(f->poller, &c->udp.out, EPOLLIN | EPOLLET);
 	if (r < 0) {
@@ -245,6 +284,10 @@ void lat_udp_open(struct lat_conn *c)
 	f->stats.dialled++;
 	f->stats.relayed++;
 	want_sockets(f);
+	if (c->udp.by_raw) {
+		lat_held_repeat(c);
+		return;
+	}
 	lat_held_accept(c, LAT_MARK_ACCEPT);
 	inside_ready(&c->udp.in, EPOLLIN);
 }

@@ -123,6 +123,55 @@ static int inside_port_reuse(void *arg)
 	return 0;
 }
 
+/* A socket bound to the any-address, on the very port that it talks to (as NTP and the like do): the port is taken then,
+ * for every address is local inside. */
+static int inside_same_port(void *arg)
+{
+	static char big[60000];
+	struct sockaddr_storage to, own = { 0 }, from;
+	socklen_t len = target_address(arg, &to);
+	struct timeval bound = { .tv_sec = 15 };
+	static const size_t sizes[] = { 5, 0, sizeof(big), 5 };
+	int fd = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	own.ss_family = to.ss_family;
+	((struct sockaddr_in *)&own)->sin_port = htons(80); /* the same place in both families */
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
+	memset(big, 'b', sizeof(big));
+	if (bind(fd, (struct sockaddr *)&own, len) < 0)
+		return 100 + errno;
+	for (int i = 0; i < 4; i++) {
+		static char in[sizeof(big)];
+		socklen_t from_len = sizeof(from);
+
+		if (sendto(fd, big, sizes[i], 0, (struct sockaddr *)&to, len) != (ssize_t)sizes[i])
+			return 10 + i;
+		memset(in, 0, sizeof(in));
+		memset(&from, 0, sizeof(from));
+		if (recvfrom(fd, in, sizeof(in), 0, (struct sockaddr *)&from, &from_len) != (ssize_t)sizes[i])
+			return 20 + i;
+		if (memcmp(in, big, sizes[i]) != 0 || memcmp(&from, &to, to.ss_family == AF_INET ? 8 : 24) != 0)
+			return 30 + i;
+	}
+	return 0;
+}
+
+static int inside_same_port_refused(void *arg)
+{
+	struct sockaddr_in own = { .sin_family = AF_INET, .sin_port = htons(((struct target *)arg)->port) };
+	struct sockaddr_storage to;
+	socklen_t len = target_address(arg, &to);
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), on = 1;
+	struct timeval bound = { .tv_sec = 15 };
+	char in[8];
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &bound, sizeof(bound));
+	setsockopt(fd, SOL_IP, IP_RECVERR, &on, sizeof(on));
+	if (bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0 || sendto(fd, "x", 1, 0, (struct sockaddr *)&to, len) != 1)
+		return 200;
+	return recv(fd, in, sizeof(in), 0) < 0 ? errno : 0;
+}
+
 static int inside_ping(void *arg)
 {
 	struct target *t = arg;
@@ -157,6 +206,11 @@ static int inside_ping(void *arg)
 
 /* ---- tests ---- */
 
+static bool cut(void *ctx, struct lat_flow_info *info)
+{
+	return false;
+}
+
 static void datagrams_keep_their_boundaries(void **state)
 {
 	struct engine *e = *state;
@@ -187,6 +241,20 @@ static void new_socket_on_the_same_port_is_served(void **state)
 	struct engine *e = *state;
 
 	assert_int_equal(engine_run(e, inside_port_reuse, &(struct target){ FAR4, 80 }), 0);
+}
+
+static void socket_of_any_address_on_the_same_port_is_served(void **state)
+{
+	struct engine *e = *state;
+
+	assert_int_equal(engine_run(e, inside_same_port, &(struct target){ FAR4, 80 }), 0);
+	assert_int_equal(engine_run(e, inside_same_port, &(struct target){ FAR6, 80 }), 0);
+	assert_int_equal(e->judged, 2);
+	assert_int_equal(e->last.bytes_in, 0); /* not closed yet */
+	lat_flows_sweep(e->flows, cut, NULL);
+	assert_int_equal(e->last.bytes_in, 60010);
+	assert_int_equal(e->last.bytes_out, 60010);
+	assert_int_equal(engine_run(e, inside_same_port_refused, &(struct target){ FAR4, 81 }), ECONNREFUSED);
 }
 
 static void closed_port_outside_is_econnrefused_inside(void **state)
@@ -297,11 +365,6 @@ static void answered_query_is_forgotten_sooner(void **state)
 	assert_int_equal(s.live_udp, 0);
 }
 
-static bool cut(void *ctx, struct lat_flow_info *info)
-{
-	return false;
-}
-
 static void unreachable_place_is_judged_once(void **state)
 {
 	struct engine *e = *state;
@@ -394,6 +457,7 @@ int main(void)
 		T(each_client_socket_is_a_flow_of_its_own),
 		T(unconnected_socket_talks_to_two_places),
 		T(new_socket_on_the_same_port_is_served),
+		T(socket_of_any_address_on_the_same_port_is_served),
 		T(closed_port_outside_is_econnrefused_inside),
 		T(refusal_shows_at_once_and_is_judged_once),
 		T(first_datagram_waits_for_a_socket),
