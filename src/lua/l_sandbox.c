@@ -33,7 +33,7 @@ static const struct lat_box_type generation_type = { "lattice.sandbox.Generation
 /* load(spec) */
 static int l_load(lua_State *L)
 {
-	char error[LAT_LOADER_ERROR];
+	char *error;
 	struct generation *g;
 	struct lat_box *box;
 	const char *spec;
@@ -49,10 +49,11 @@ static int l_load(lua_State *L)
 	r = lat_loader_new(spec, len, &g->loader);
 	if (r < 0)
 		return lat_push_errno(L, r, "load a policy");
-	r = lat_loader_load(g->loader, 1, &g->policy, &g->info, error);
+	r = lat_loader_load(g->loader, 1, &g->policy, &g->info, &error);
 	if (r < 0) {
 		lua_pushnil(L);
-		lua_pushstring(L, error);
+		lua_pushstring(L, error ? error : strerror(-r));
+		free(error);
 		lua_pushstring(L, r == -EINVAL ? "EINVAL" : "EIO");
 		return 3;
 	}
@@ -146,21 +147,22 @@ static int all_routes(const char *own, const char *info, struct lat_audit_route 
 static void reload(struct run_state *s, const struct lat_question *q, struct lat_answer *a)
 {
 	struct reload_extra *extra = calloc(1, sizeof(*extra));
-	char *error = malloc(LAT_LOADER_ERROR), *info = NULL;
+	char *error = NULL, *info = NULL;
+	bool routing = false;
 	int r = -ENOMEM;
 
-	if (error && extra) {
-		r = lat_loader_load(s->generation->loader, q->generation, &a->policy, &info, error);
-		if (r == 0) {
+	if (extra) {
+		r = lat_loader_load(s->generation->loader, q->generation, &a->policy, &info, &error);
+		routing = r == 0;
+		if (routing)
 			r = all_routes(s->own_routes, info, &extra->routes, &extra->count);
-			snprintf(error, LAT_LOADER_ERROR, "audit routes: %s", r < 0 ? strerror(-r) : "");
-		}
 	}
 	if (r < 0) {
 		lat_policy_unref(a->policy);
 		a->policy = NULL;
 		a->failed = 1;
-		snprintf(a->text, sizeof(a->text), "%.2000s", error && error[0] ? error : strerror(-r));
+		snprintf(a->text, sizeof(a->text), "%s%.2000s", routing ? "audit routes: " : "",
+			error ? error : strerror(-r));
 		free(extra);
 	} else {
 		extra->base.routes = extra->routes;

@@ -21,6 +21,9 @@
 #define MAX_DIRS 64
 #define MAX_FILE (16u << 20)
 #define MAX_FILES 256
+/* The collector starts again when the state has grown to this many percent. */
+#define LOAD_PAUSE 400
+#define USUAL_PAUSE 200
 /* One question to a handler (THREATS 7). */
 #define ANSWER_INSTRUCTIONS 1000000u
 #define ANSWER_DEADLINE_MS 50u
@@ -265,7 +268,7 @@ struct load_call {
 	uint32_t number;
 	struct lat_policy *policy;
 	char *info;
-	char *error; /* LAT_LOADER_ERROR */
+	char *error; /* malloc'ed */
 };
 
 /* generation.load(spec, read, shipped) -> policy, info | nil, text */
@@ -273,6 +276,8 @@ static int deliver_load(lua_State *L)
 {
 	struct load_call *c = lua_touserdata(L, 1);
 
+	/* Nearly all of what a load makes stays: collect seldom. Near the memory limit Lua does so by itself. */
+	lua_gc(L, LUA_GCSETPAUSE, LOAD_PAUSE);
 	lua_pushlightuserdata(L, c->loader);
 	lua_rawsetp(L, LUA_REGISTRYINDEX, &loader_key);
 	lua_getglobal(L, "require");
@@ -284,7 +289,7 @@ static int deliver_load(lua_State *L)
 	lua_pushcfunction(L, l_shipped);
 	lua_call(L, 3, 2);
 	if (lua_isnil(L, -2)) {
-		snprintf(c->error, LAT_LOADER_ERROR, "%s", luaL_tolstring(L, -1, NULL));
+		c->error = strdup(luaL_tolstring(L, -1, NULL));
 		return 0;
 	}
 	c->info = strdup(luaL_checkstring(L, -1));
@@ -292,11 +297,12 @@ static int deliver_load(lua_State *L)
 		return luaL_error(L, "out of memory");
 	lua_pop(L, 1);
 	if (lat_lua_check_policy(L, lua_gettop(L), c->number, &c->policy) < 0) {
-		snprintf(c->error, LAT_LOADER_ERROR, "%s", luaL_tolstring(L, -1, NULL));
+		c->error = strdup(luaL_tolstring(L, -1, NULL));
 		return 0;
 	}
 	lua_pushvalue(L, lua_gettop(L));
 	lua_rawsetp(L, LUA_REGISTRYINDEX, &policy_key);
+	lua_gc(L, LUA_GCSETPAUSE, USUAL_PAUSE);
 	return 0;
 }
 
@@ -314,24 +320,23 @@ static void declared(struct lat_loader *l, const char *info)
 }
 
 int lat_loader_load(struct lat_loader *l, uint32_t number, struct lat_policy **policy, char **info,
-	char error[LAT_LOADER_ERROR])
+	char **error)
 {
-	struct load_call c = { .loader = l, .number = number, .error = error };
+	struct load_call c = { .loader = l, .number = number };
 	struct lat_rt_limits limits = LAT_RT_POLICY_LIMITS;
 	struct lat_rt_error *e;
 	struct lat_rt *rt;
 	int r;
 
-	error[0] = '\0';
+	*error = NULL;
 	r = lat_rt_new(LAT_RT_POLICY, &limits, &rt);
-	if (r < 0) {
-		snprintf(error, LAT_LOADER_ERROR, "cannot make a Lua state: %s", strerror(-r));
+	if (r < 0)
 		return r;
-	}
 	e = calloc(1, sizeof(*e));
 	r = e ? lat_rt_enter(rt, deliver_load, &c, e) : -ENOMEM;
 	if (r < 0) {
-		snprintf(error, LAT_LOADER_ERROR, "%s", e && e->text[0] ? e->text : strerror(-r));
+		free(c.error);
+		c.error = strdup(e && e->text[0] ? e->text : strerror(-r));
 		lat_policy_unref(c.policy);
 		c.policy = NULL;
 	}
@@ -339,6 +344,7 @@ int lat_loader_load(struct lat_loader *l, uint32_t number, struct lat_policy **p
 	if (!c.policy) {
 		free(c.info);
 		lat_rt_free(rt);
+		*error = c.error;
 		return -EINVAL;
 	}
 	lat_rt_free(l->rt);

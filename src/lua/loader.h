@@ -6,18 +6,15 @@
 #include "core/policy.h"
 #include "core/worker.h"
 
-#define LAT_LOADER_ERROR 4096
-
 struct lat_loader;
 
 /* spec: the options of lua/lattice/generation.lua as JSON; copied. */
 int lat_loader_new(const char *spec, size_t len, struct lat_loader **out);
 void lat_loader_free(struct lat_loader *loader);
 /* Loads generation `number` and makes it the one that is asked. *policy gets one reference; *info the description as JSON
- * (malloc'ed). -EINVAL: the policy is wrong, error says where, one line each; or negative errno. The old generation stays
- * on failure. */
-int lat_loader_load(struct lat_loader *loader, uint32_t number, struct lat_policy **policy, char **info,
-	char error[LAT_LOADER_ERROR]);
+ * (malloc'ed). -EINVAL: the policy is wrong, *error (malloc'ed) says where, one line each; or negative errno, and *error
+ * is such a text, too, or NULL. The old generation stays on failure. */
+int lat_loader_load(struct lat_loader *loader, uint32_t number, struct lat_policy **policy, char **info, char **error);
 /* Runs the handler for the question; whatever goes wrong is a denial with answer->failed and a text. */
 void lat_loader_answer(struct lat_loader *loader, const struct lat_question *question, struct lat_answer *answer);
 

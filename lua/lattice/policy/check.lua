@@ -256,6 +256,36 @@ function Checker:rule_table(given, rule)
   return good and good_protos and good_dests and good_ports
 end
 
+local function quiet() end
+
+--- For fast.lua: is this a rule whose single place begins at `place`, without a subject? Its direction and protocols.
+---@param text string
+---@param place integer
+---@return boolean good
+---@return string? dir
+---@return integer[]? protos
+function Checker:opening(text, place)
+  local tree = grammar.rule(text)
+  if not tree or tree.dests_pos ~= place or tree.subject or find(tree.dests, ",", 1, true) then return false end
+  local dir = tree.dir or "out"
+  if not check_way(dir, tree.way, tree.way_pos, text, quiet) then return false end
+  local good, protos = cached(self.proto_cache, read_protos, tree.protos, tree.protos_pos, text, quiet)
+  return good, dir, protos
+end
+
+local readers = { proto = read_protos, port = read_ports }
+
+--- For fast.lua: the meaning of a field "proto" or "port", if it has no problem.
+---@param key "proto"|"port"
+---@param value string|integer
+---@return boolean good
+---@return table? list
+function Checker:field(key, value)
+  local items = field_items(key, value, quiet)
+  if not items then return false end
+  return readers[key](items, quiet)
+end
+
 --- One recorded rule { action, arg, options, source, line }, checked; nil when it has a problem.
 ---@param raw table
 ---@return table? rule

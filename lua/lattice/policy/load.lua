@@ -4,6 +4,7 @@ local check = require("lattice.policy.check")
 local dest = require("lattice.policy.dest")
 local errors = require("lattice.policy.errors")
 local eval = require("lattice.policy.eval")
+local fast = require("lattice.policy.fast")
 local flow = require("lattice.policy.flow")
 local loader = require("lattice.policy.loader")
 local lower = require("lattice.policy.lower")
@@ -29,10 +30,12 @@ local function lower_rules(self)
   -- What was stopped on its way to too many rules has its error already; checking them all would take long.
   if #self.problems.list > 0 and #self.rules > MANY_RULES then return {} end
   local checker = check.new(self.problems, self.sets)
-  local mesh, rules = mesh_prefixes(self.opts.mesh), {}
+  local mesh, rules, quick = mesh_prefixes(self.opts.mesh), {}, fast.new(checker)
   for i, raw in ipairs(self.rules) do
     self.rules[i] = false -- not needed any more: a hundred thousand of them are memory
-    local checked = checker:rule(raw)
+    local rule = quick:rule(raw, #rules + 1)
+    rules[#rules + 1] = rule
+    local checked = not rule and checker:rule(raw)
     if checked then rules[#rules + 1] = lower.rule(checked, #rules + 1, mesh) end
     if checked and checked.ttl and checked.action ~= "ask" then
       self.problems:warn(raw.source, raw.line, "user mode does not end flows by ttl: it counts for 'ask' only")

@@ -10,6 +10,7 @@ local loopback = {
 }
 
 local EMPTY = {} -- shared by all rules without names or prefixes: nobody writes to a lowered rule
+M.EMPTY = EMPTY
 
 local function append(rule, field, value)
   if rule[field] == EMPTY then rule[field] = {} end

@@ -51,14 +51,26 @@ local function item_texts(items)
   return concat(parts, ", ")
 end
 
+--- The ports of a rule as they stand in its line.
+M.ports = ports_text
+
+--- A line up to its places.
+---@param action string
+---@param dir string
+---@param protos? integer[]
+---@return string
+function M.opening(action, dir, protos)
+  local incoming = dir == "in"
+  return action .. (incoming and ' "in ' or ' "') .. protos_text(protos) .. (incoming and " from " or " to ")
+end
+
 --- The rule as a line of a policy, without its options: allow "tcp to 10.0.0.0/8 port 22"
 ---@param rule table
 ---@param items? table[]  checked items; default: the rule's prefixes and names
 ---@return string
 function M.line(rule, items)
-  local incoming, subject = rule.dir == "in", rule.subject and rule.subject.name
-  return rule.action .. (incoming and ' "in ' or ' "') .. protos_text(rule.protos)
-    .. (incoming and " from " or " to ") .. (items and item_texts(items) or places(rule))
+  local subject = rule.subject and rule.subject.name
+  return M.opening(rule.action, rule.dir, rule.protos) .. (items and item_texts(items) or places(rule))
     .. (rule.ports and ports_text(rule.ports) or "") .. (subject and " for '" .. subject .. "'" or "") .. '"'
 end
 
