@@ -126,7 +126,7 @@ local function run_edition(opts, edition, first, total)
   local preset = opts.asan and "asan" or presets[edition]
   local build = steps.lines("scripts/build --dir " .. preset)[1]
   local top = steps.lines("pwd")[1]
-  local ctx = setmetatable({ edition = edition, build = build, top = top,
+  local ctx = setmetatable({ edition = edition, first = first, build = build, top = top,
     logs = top .. "/" .. build .. "/test-logs", cores = tonumber(steps.lines("nproc")[1]) }, Context)
   io.write(("== build (%s)\n"):format(preset))
   io.flush()

@@ -190,10 +190,10 @@ return {
   { name = "unit", about = "cmocka, one program a file", again = true, run = function(ctx)
     ctest(ctx, "unit", ctx.build)
   end },
-  { name = "lua", about = "busted over tests/lua, twice: plain, and with a hard-driven collector",
+  { name = "lua", about = "busted over tests/lua, and again with a hard-driven collector",
     again = true, run = function(ctx)
       specs(ctx, "tests/lua", 300)
-      specs(ctx, "tests/lua", 600, "hard")
+      if ctx.first then specs(ctx, "tests/lua", 600, "hard") end
     end },
   { name = "agree", about = "generated flows: every judge gives the oracle's verdict", again = true,
     run = function(ctx)

@@ -314,4 +314,45 @@ static int clean(void **state)
 	return rmdir(sup.dir) < 0;
 }
 
+/* Addresses and sockets that the programs inside play with. */
+
+static inline struct sockaddr_in loop4(uint16_t port)
+{
+	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+}
+
+static inline struct sockaddr_in alias4(uint16_t port)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(port) };
+
+	inet_pton(AF_INET, ALIAS, &a.sin_addr);
+	return a;
+}
+
+static inline int listener(struct sockaddr_in *at, int backlog)
+{
+	int l = socket(AF_INET, SOCK_STREAM, 0);
+	socklen_t n = sizeof(*at);
+
+	CHECK(bind(l, (void *)at, sizeof(*at)) == 0);
+	CHECK(listen(l, backlog) == 0);
+	CHECK(getsockname(l, (void *)at, &n) == 0);
+	return l;
+}
+
+static inline int try(int fd, const void *a, socklen_t n)
+{
+	return connect(fd, a, n) < 0 ? errno : 0;
+}
+
+static inline int so_error(int fd)
+{
+	int e = -1;
+	socklen_t n = sizeof(e);
+
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &e, &n);
+	return e;
+}
+
 #endif
