@@ -83,6 +83,14 @@ describe("lattice run", function()
   end)
 
   describe("the command", function()
+    it("begins after the dashes, or with the first word that is no option", function()
+      local path = world:file("dashes.lua", allow9)
+      for _, words in ipairs({ { "--", "echo", "-q", "--" }, { "echo", "-q", "--" } }) do
+        local p = world:lattice({ "run", "-q", "--policy", path, table.unpack(words) })
+        assert.equal("-q --\n", p.out, p.err)
+      end
+    end)
+
     it("keeps its uid, groups, directory, standard input and umask", function()
       local p = world:under(allow9, { "sh", "-c", "id -u; id -g; pwd; cat; umask" }, { stdin = "from stdin\n" })
       assert.equal(("65534\n65534\n%s\nfrom stdin\n0022\n"):format(world.home), p.out)

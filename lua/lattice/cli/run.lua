@@ -8,7 +8,7 @@ local M = {
     "lattice run --learn my.lua -- npm install",
     "kill -HUP PID-OF-LATTICE      # reload the policy",
   },
-  rest = "COMMAND [ARGS]",
+  rest = "COMMAND [ARGS]", -- the dashes may be left out
   failure = 125,
 }
 
@@ -31,6 +31,23 @@ function M.args(parser)
   parser:flag("--watch", "Reload the policy when one of its files changes.")
   parser:flag("-q --quiet", "No notices of refusals and no summary.")
   parser:flag("-v --verbose", "Say what is done.")
+end
+
+local takes_value = {
+  ["-p"] = true, ["--policy"] = true, ["-a"] = true, ["--allow"] = true, ["-d"] = true, ["--deny"] = true,
+  ["--audit"] = true, ["--learn"] = true, ["-n"] = true, ["--name"] = true, ["--color"] = true,
+}
+
+--- The command begins after `--`, or with the first word that is no option, as with env and sudo.
+---@param argv string[]
+---@return string[] options, string[] command
+function M.split(argv)
+  local at = 1
+  while argv[at] and argv[at]:sub(1, 1) == "-" and argv[at] ~= "--" do
+    at = at + (takes_value[argv[at]] and 2 or 1)
+  end
+  local command = argv[at] == "--" and at + 1 or at
+  return table.move(argv, 1, math.min(at - 1, #argv), 1, {}), table.move(argv, command, #argv, 1, {})
 end
 
 local function fail(...)
