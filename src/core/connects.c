@@ -162,7 +162,7 @@ static bool outside_allowed(struct lat_connects *c, const struct lat_connects_re
 {
 	char bound[LAT_UNIX_PATH_MAX] = "";
 
-	*stale = lat_diag_unix_listens(c->host_diag, f->st.st_dev, f->st.st_ino, bound, sizeof(bound)) == 0;
+	*stale = lat_diag_unix_listens(c->host_diag, f->dev, f->ino, bound, sizeof(bound)) == 0;
 	return c->hooks->unix_path(c->hooks->ctx, f->real, bound, f->st.st_dev, f->st.st_ino, &q->who);
 }
 
@@ -176,7 +176,7 @@ static void connect_unix_path(struct lat_connects *c, struct lat_connects_reques
 		reply(c, q, -r);
 		return;
 	}
-	if (born_inside(c, &f) && lat_diag_unix_listens(c->diag, f.st.st_dev, f.st.st_ino, NULL, 0) == 1) {
+	if (born_inside(c, &f) && lat_diag_unix_listens(c->diag, f.dev, f.ino, NULL, 0) == 1) {
 		c->stats.unix_inside++;
 	} else if (!outside_allowed(c, q, &f, &stale)) {
 		c->stats.unix_refused++;

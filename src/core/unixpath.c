@@ -3,10 +3,14 @@
 #include "base/mem.h"
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 
 enum lat_unix_kind lat_unix_parse(const void *address, size_t len, char path[LAT_UNIX_PATH_MAX])
@@ -45,6 +49,47 @@ static int open_below(int root, const char *path)
 	return -EACCES;
 }
 
+/* On an overlay, sets dev and ino to those of its superblock, found by the mount that the descriptor holds: its number is no
+ * other mount's as long as it is held, so a mount namespace of the task's own can only hide it. Then, and on any failure,
+ * what stat() says stays. All sockets that are bound on an overlay lie in its one upper layer, so the numbers are unique;
+ * between the subvolumes of btrfs they would not be. */
+static void overlay_identity(const struct lat_proc *task, int fd, struct lat_unix_file *f)
+{
+	unsigned long long mount = 0, ino = 0, n;
+	unsigned maj, min;
+	char path[40], *line = NULL;
+	struct statfs fs;
+	size_t size = 0;
+	FILE *file;
+
+	if (fstatfs(fd, &fs) < 0 || fs.f_type != OVERLAYFS_SUPER_MAGIC)
+		return;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	file = fopen(path, "re");
+	while (file && getline(&line, &size, file) > 0) {
+		if (sscanf(line, "mnt_id: %llu", &n) == 1)
+			mount = n;
+		else if (sscanf(line, "ino: %llu", &n) == 1) /* since 5.14 */
+			ino = n;
+	}
+	if (file)
+		fclose(file);
+	fd = mount && ino ? openat(task->dir, "mountinfo", O_RDONLY | O_CLOEXEC) : -1;
+	file = fd >= 0 ? fdopen(fd, "r") : NULL;
+	if (fd >= 0 && !file)
+		close(fd);
+	while (file && getline(&line, &size, file) > 0) {
+		if (sscanf(line, "%llu %*u %u:%u", &n, &maj, &min) != 3 || n != mount)
+			continue;
+		f->dev = makedev(maj, min);
+		f->ino = ino;
+		break;
+	}
+	if (file)
+		fclose(file);
+	free(line);
+}
+
 int lat_unix_open(int root, const struct lat_proc *task, const char *path, struct lat_unix_file *out)
 {
 	char whole[PATH_MAX + LAT_UNIX_PATH_MAX + 1], link[32];
@@ -68,6 +113,9 @@ int lat_unix_open(int root, const struct lat_proc *task, const char *path, struc
 		return -EACCES;
 	if (!S_ISSOCK(f.st.st_mode))
 		return -ECONNREFUSED;
+	f.dev = f.st.st_dev;
+	f.ino = f.st.st_ino;
+	overlay_identity(task, fd, &f);
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &x) == 0 && x.stx_mask & STATX_BTIME)
 		f.born_ms = (uint64_t)x.stx_btime.tv_sec * 1000 + x.stx_btime.tv_nsec / 1000000;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);

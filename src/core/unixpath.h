@@ -20,6 +20,8 @@ enum lat_unix_kind lat_unix_parse(const void *address, size_t len, char path[LAT
 struct lat_unix_file {
 	int fd;             /* O_PATH */
 	struct stat st;
+	dev_t dev;          /* device and inode number as unix_diag tells them; on an overlay of several file systems */
+	ino_t ino;          /* stat() has others */
 	uint64_t born_ms;   /* wall clock; 0: the file system does not tell */
 	char real[1024];    /* path without links; cut if longer */
 };
