@@ -228,7 +228,9 @@ static int set_up(struct lat_run *run, struct hooks *hooks)
 	struct rlimit files;
 	int r, error = 0;
 
-	lat_run_hooks(run, &hooks->flows, &hooks->connects, &hooks->dns);
+	lat_run_flow_hooks(run, &hooks->flows);
+	lat_run_connect_hooks(run, &hooks->connects);
+	lat_run_dns_hooks(run, &hooks->dns);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);

@@ -1,5 +1,5 @@
-/* The decisions of a run and the records of them: hooks of the flow engine, of the connect mediator and of DNS. Whatever is
- * odd is denied. */
+/* The decisions of a run on flows, and the records of them: hooks of the flow engine and of the connect mediator. Whatever
+ * is odd is denied. */
 #include "core/run_private.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -119,12 +119,6 @@ static void fill(struct lat_record *r, const struct lat_flow *flow, const struct
 	snprintf(r->text, sizeof(r->text), "%s", v->reason ? v->reason : "");
 }
 
-/* Is the refusal to be turned into a pass (audit-only runs)? */
-static bool lenient(const struct lat_run *run)
-{
-	return run->options->audit_only || run->options->learn;
-}
-
 static void selfcheck_record(struct lat_run *run, const struct lat_flow *flow, const char *layer)
 {
 	struct lat_record r = { .kind = LAT_RECORD_SELFCHECK, .action = LAT_ACTION_DENY, .err = ECONNREFUSED };
@@ -153,7 +147,7 @@ static int connect_tcp(void *ctx, const struct lat_flow *flow, const struct lat_
 		return 0;
 	if (lat_run_judge(run, flow, who, false, &v, &q, text) == 1)
 		return 0; /* a question: the wall holds the packet while it is asked */
-	if (lat_verdict_passes(&v) || v.action == LAT_ACTION_DROP || lenient(run))
+	if (lat_verdict_passes(&v) || v.action == LAT_ACTION_DROP || lat_run_lenient(run))
 		return 0; /* the wall judges again, on the packet, and writes the record */
 	fill(&r, flow, &v, who, lat_pins_name(run->pins, &flow->remote, lat_now_ns()));
 	lat_run_emit(run, &r);
@@ -173,58 +167,6 @@ static void connect_failed(void *ctx, const char *what, int err, const struct la
 static void connect_started(void *ctx)
 {
 	lat_flows_poll(((struct lat_run *)ctx)->flows);
-}
-
-int lat_run_pin_unix(struct lat_run *run)
-{
-	const struct lat_policy_spec *spec = &run->policy->spec;
-
-	run->unix_pins = calloc(spec->unix_path_count + 1, sizeof(*run->unix_pins));
-	if (!run->unix_pins)
-		return -ENOMEM;
-	for (size_t i = 0; i < spec->unix_path_count; i++) {
-		struct stat st;
-
-		if (stat(spec->unix_paths[i], &st) == 0 && S_ISSOCK(st.st_mode))
-			run->unix_pins[run->unix_pin_count++] = (struct lat_unix_pin){ st.st_dev, st.st_ino };
-	}
-	return 0;
-}
-
-/* Does the rule's path lead to this socket, and not only since the program moved or linked another one there? */
-static bool unix_rule_matches(const struct lat_run *run, const char *rule, const char *bound, dev_t dev, ino_t ino)
-{
-	struct stat st;
-
-	if (stat(rule, &st) < 0 || !S_ISSOCK(st.st_mode) || st.st_dev != dev || st.st_ino != ino)
-		return false;
-	for (size_t i = 0; i < run->unix_pin_count; i++)
-		if (run->unix_pins[i].dev == dev && run->unix_pins[i].ino == ino)
-			return true;
-	return strcmp(bound, rule) == 0;
-}
-
-static bool connect_unix(void *ctx, const char *path, const char *bound, dev_t dev, ino_t ino, const struct lat_identity *who)
-{
-	struct lat_run *run = ctx;
-	const struct lat_policy_spec *spec = &run->policy->spec;
-	struct lat_record r = { .kind = LAT_RECORD_UNIX, .action = LAT_ACTION_DENY, .err = EACCES };
-	bool allowed = false;
-
-	for (size_t i = 0; i < spec->unix_path_count && !allowed; i++)
-		allowed = unix_rule_matches(run, spec->unix_paths[i], bound, dev, ino);
-	if (allowed) {
-		r.action = LAT_ACTION_ALLOW;
-		r.err = 0;
-	} else if (lenient(run)) {
-		r.audit_only = 1;
-		allowed = true;
-	}
-	r.who = *who;
-	snprintf(r.where, sizeof(r.where), "%s", allowed && !r.audit_only ? "unix rule" : "default");
-	snprintf(r.text, sizeof(r.text), "%s", path);
-	lat_run_emit(run, &r);
-	return allowed;
 }
 
 static struct lat_pending *pending_find(struct lat_run *run, uint64_t id)
@@ -268,7 +210,7 @@ static void judged(struct lat_run *run, struct lat_run_flow *rf, const struct la
 	struct lat_record r;
 
 	fill(&r, flow, v, &rf->who, rf->name);
-	if (!lat_verdict_passes(v) && lenient(run)) {
+	if (!lat_verdict_passes(v) && lat_run_lenient(run)) {
 		r.audit_only = rf->audit_only = 1;
 		r.err = 0;
 		v->action = LAT_ACTION_AUDIT;
@@ -372,78 +314,6 @@ static void flow_want_sockets(void *ctx, unsigned count)
 	lat_launch_want_sockets(&run->sandbox, count);
 }
 
-static enum lat_dns_decision dns_judge(void *ctx, uint64_t id, const char *name, uint16_t qtype, bool *private_ok)
-{
-	struct lat_run *run = ctx;
-	const struct lat_policy_spec *spec = &run->policy->spec;
-	struct lat_question q = { .kind = LAT_QUESTION_DNS, .qtype = qtype };
-	uint8_t action;
-	char text[256];
-
-	*private_ok = false;
-	if (lenient(run)) {
-		*private_ok = true;
-		return LAT_DNS_RESOLVE;
-	}
-	if (lat_names_resolvable(run->policy->names, name, private_ok))
-		return LAT_DNS_RESOLVE;
-	if (spec->names_open) {
-		*private_ok = spec->default_action == LAT_ACTION_ALLOW || spec->default_action == LAT_ACTION_AUDIT;
-		return LAT_DNS_RESOLVE;
-	}
-	if (!spec->has_dns)
-		return LAT_DNS_REFUSE;
-	q.generation = run->policy->generation;
-	snprintf(q.name, sizeof(q.name), "%s", name);
-	if (lat_answers_get(run->answers, &q, lat_now_ns(), &action, text))
-		return action == LAT_ACTION_ALLOW ? LAT_DNS_RESOLVE : LAT_DNS_REFUSE;
-	q.id = id | LAT_DNS_ID;
-	return lat_run_ask(run, &q) == 0 ? LAT_DNS_WAIT : LAT_DNS_REFUSE;
-}
-
-static bool dns_pin(void *ctx, const char *name, const struct lat_addr *addr, uint64_t until_ns)
-{
-	struct lat_run *run = ctx;
-	size_t len = strlen(run->answer);
-	char text[LAT_ADDR_TEXT];
-
-	if (lat_pins_add(run->pins, addr, name, until_ns) < 0)
-		return false;
-	lat_addr_format(addr, text, sizeof(text));
-	if (len + strlen(text) + 2 <= sizeof(run->answer))
-		snprintf(run->answer + len, sizeof(run->answer) - len, "%s%s", len ? " " : "", text);
-	return true;
-}
-
-#define DNS_REFUSED 5
-
-static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode, size_t addresses,
-	size_t refused_private, bool tcp, uint16_t sport)
-{
-	struct lat_run *run = ctx;
-	struct lat_record r = { .kind = LAT_RECORD_DNS, .action = LAT_ACTION_DENY, .rcode = rcode, .qtype = qtype };
-	bool answered = rcode != DNS_REFUSED && refused_private == 0;
-
-	/* What was answered is recorded too: labels under an allowed wildcard could carry data out. */
-	lat_addr_parse(LAT_TRAP_DNS, &r.flow.remote);
-	r.flow.dport = 53;
-	r.flow.sport = sport;
-	r.flow.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP;
-	lat_connects_identify(run->connects, &r.flow, &r.who);
-	snprintf(r.name, sizeof(r.name), "%s", name);
-	snprintf(r.where, sizeof(r.where), "%s", answered ? "" : "default");
-	if (answered) {
-		r.action = LAT_ACTION_ALLOW;
-		snprintf(r.text, sizeof(r.text), "%s", addresses ? run->answer : "");
-	} else if (rcode == DNS_REFUSED)
-		snprintf(r.text, sizeof(r.text), "no rule could allow this name");
-	else
-		snprintf(r.text, sizeof(r.text), "%zu private address%s left out, %zu given (private = true would allow)",
-			refused_private, refused_private == 1 ? "" : "es", addresses);
-	run->answer[0] = '\0';
-	lat_run_emit(run, &r);
-}
-
 void lat_run_answered(struct lat_run *run, const struct lat_question *q, const struct lat_answer *a)
 {
 	struct lat_pending *p = pending_find(run, q->id);
@@ -477,12 +347,14 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *q, const s
 	lat_flows_answer(run->flows, q->id, &v);
 }
 
-void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct lat_connects_hooks *connects,
-	struct lat_dns_hooks *dns)
+void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows)
 {
 	*flows = (struct lat_flows_hooks){ .ctx = run, .judge = flow_judge, .dial_failed = flow_dial_failed,
 		.closed = flow_closed, .want_sockets = flow_want_sockets };
-	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = connect_unix,
+}
+
+void lat_run_connect_hooks(struct lat_run *run, struct lat_connects_hooks *connects)
+{
+	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = lat_run_connect_unix,
 		.started = connect_started, .failed = connect_failed };
-	*dns = (struct lat_dns_hooks){ .ctx = run, .judge = dns_judge, .pin = dns_pin, .done = dns_done };
 }

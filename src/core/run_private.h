@@ -1,4 +1,5 @@
-/* The state of a run, shared by run.c (life), run_judge.c (decisions and records) and run_reload.c (generations). */
+/* The state of a run, shared by run.c (life), run_judge.c, run_dns.c, run_unix.c (decisions and records) and
+ * run_reload.c (generations). */
 #ifndef LAT_CORE_RUN_PRIVATE_H
 #define LAT_CORE_RUN_PRIVATE_H
 #include "core/answers.h"
@@ -71,11 +72,21 @@ struct lat_run_flow {
 	bool passed, audit_only;
 };
 
-/* Fill hooks with ctx = run: run_judge.c */
-void lat_run_hooks(struct lat_run *run, struct lat_flows_hooks *flows, struct lat_connects_hooks *connects,
-	struct lat_dns_hooks *dns);
-/* Before the command runs: which files the unix rules name. 0 or -ENOMEM. */
+/* Fill hooks with ctx = run: run_judge.c, run_dns.c. */
+void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows);
+void lat_run_connect_hooks(struct lat_run *run, struct lat_connects_hooks *connects);
+void lat_run_dns_hooks(struct lat_run *run, struct lat_dns_hooks *dns);
+/* run_unix.c. Before the command runs: which files the unix rules name. 0 or -ENOMEM. */
 int lat_run_pin_unix(struct lat_run *run);
+/* The unix_path hook of the connects; ctx is the run. */
+bool lat_run_connect_unix(void *ctx, const char *path, const char *bound, dev_t dev, ino_t ino,
+	const struct lat_identity *who);
+/* Is a refusal to be turned into a recorded pass (audit-only and learning runs)? */
+static inline bool lat_run_lenient(const struct lat_run *run)
+{
+	return run->options->audit_only || run->options->learn;
+}
+
 /* Numbers, counts and tells: every record goes through here. */
 void lat_run_emit(struct lat_run *run, struct lat_record *record);
 /* Judges a flow under the policy in force, handlers' kept answers and rate limits included. Returns 1 when a question is

@@ -34,7 +34,7 @@ static bool keep(void *ctx, struct lat_flow_info *info)
 	struct lat_question q;
 	char text[256];
 
-	if (!rf || run->options->audit_only || run->options->learn)
+	if (!rf || lat_run_lenient(run))
 		return true;
 	if (!rf->passed) /* not decided yet: its question is asked again */
 		return true;
