@@ -412,6 +412,7 @@ int lat_run(const struct lat_run_options *options)
 	r = lat_launch_go(&run->sandbox);
 	if (r == 0) {
 		run->running = true;
+		lat_log_set_patience(false);
 		r = loop_until(run, &never, 0);
 	}
 	if (r < 0) {
@@ -419,6 +420,7 @@ int lat_run(const struct lat_run_options *options)
 		run->status = LAT_RUN_FAILED;
 	}
 unblock:
+	lat_log_set_patience(true);
 	tear_down(run);
 	lat_close(&run->signals.fd);
 	sigprocmask(SIG_SETMASK, &old, NULL);

@@ -141,7 +141,7 @@ void lat_run_reloaded(struct lat_run *run, struct lat_answer *a)
 	r.generation = run->policy->generation;
 	snprintf(r.text, sizeof(r.text), "policy \"%.100s\" loaded: %zu rules, %zu open connections cut",
 		run->policy->spec.name ? run->policy->spec.name : "", run->policy->spec.rule_count, cut);
-	if (run->options->notices || run->options->verbose)
+	if ((run->options->notices || run->options->verbose) && lat_log_ready())
 		fprintf(stderr, "lattice: generation %u: %s\n", run->policy->generation, r.text);
 out:
 	lat_run_emit(run, &r);

@@ -219,6 +219,22 @@ describe("with a fault, lattice run", function()
     end)
   end)
 
+  it("goes on when nobody reads its standard error", function()
+    local fifo, out = world.dir .. "/stderr", world.home .. "/stdout"
+    assert.equal(0, world:run("host", { "mkfifo", "-m", "666", fifo }).status)
+    local held = assert(uv.fs_open(fifo, "r+", 0)) -- open, and nobody reads
+    local script = ([[exec "$0" run -v --policy %s --allow 'tcp to 203.0.113.9' -- bash -c '%s
+      for i in $(seq 1000 2000); do { : >/dev/tcp/203.0.113.10/$i; } 2>/dev/null; done; get 203.0.113.9' 2> %s > %s]])
+      :format(world:file("many.lua", 'policy "t" on("connect", function() error("broken") end)'), get, fifo, out)
+    local p = world:start("host", { "sh", "-c", script, World.lattice_path }, { user = "65534", cwd = world.home })
+    local beat = uv.new_timer()
+    beat:start(20, 20, function() end) -- looks at the file again
+    p:expect(function() return World.read(out) == "203.0.113.9 ping\n" end)
+    beat:close()
+    uv.fs_close(held) -- the summary at the end may wait, as any program's output
+    assert.equal(0, p:wait().status)
+  end)
+
   -- Starts lattice by a wrapper; it must do right or refuse.
   local function wrapped(wrapper, opts)
     local argv = table.move(wrapper, 1, #wrapper, 1, {})
