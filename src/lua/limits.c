@@ -6,6 +6,9 @@
  * themselves (policy_std.c, pattern.c), and the allocator looks at the clock when a large block is asked for. It does not
  * run inside itself either, nor in what Lua calls while it raises: an xpcall handler (policy_std.c stands in front of it).
  *
+ * Few instructions can take long, too: one may copy a million arguments. So a timer of the kernel sends a signal to this very
+ * thread at the deadline, and its handler sets the hook to the next instruction, as lua_sethook allows.
+ *
  * A count is a thread's own: where scripts can make coroutines (TRUSTED states) the limits are for accidents, not for
  * enemies. POLICY states have none.
  *
@@ -14,12 +17,16 @@
 #include "lua/runtime_impl.h"
 #include "base/clock.h"
 #include <lauxlib.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define STEP 1000
 #define LARGE_BLOCK (256u << 10)
+#define LATE_SIGNAL (SIGRTMIN + 7) /* nobody else's here; a thread that never armed one gets none */
 
 static void over_budget(lua_State *L, lua_Debug *ar);
 
@@ -93,6 +100,55 @@ void lat_limits_charge(lua_State *L, uint64_t steps)
 		check(rt, L, steps);
 }
 
+/* In the thread that runs the state, between any two machine instructions. */
+static void late(int number, siginfo_t *info, void *context)
+{
+	struct lat_rt *rt = info->si_code == SI_TIMER ? info->si_value.sival_ptr : NULL;
+
+	(void)number;
+	(void)context;
+	if (rt && rt->has_timer)
+		lua_sethook(rt->L, over_budget, LUA_MASKCOUNT, 1);
+}
+
+static void catch_late(void)
+{
+	struct sigaction act = { .sa_sigaction = late, .sa_flags = SA_SIGINFO | SA_RESTART };
+
+	sigaction(LATE_SIGNAL, &act, NULL);
+}
+
+/* Without a timer (the user's signals are used up) the hook still looks every STEP instructions. */
+static void start_timer(struct lat_rt *rt)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = LATE_SIGNAL };
+	struct itimerspec at = { .it_value = { (time_t)(rt->deadline_ns / LAT_NS_PER_SEC),
+					 (long)(rt->deadline_ns % LAT_NS_PER_SEC) } };
+	sigset_t set;
+
+	pthread_once(&once, catch_late);
+	event.sigev_value.sival_ptr = rt;
+	event._sigev_un._tid = gettid();
+	if (timer_create(CLOCK_MONOTONIC, &event, &rt->timer) < 0)
+		return;
+	sigemptyset(&set);
+	sigaddset(&set, LATE_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &set, &rt->signals);
+	rt->has_timer = true;
+	timer_settime(rt->timer, TIMER_ABSTIME, &at, NULL);
+}
+
+/* A signal that is on its way is handled before the call returns: it is this thread's. */
+static void stop_timer(struct lat_rt *rt)
+{
+	if (!rt->has_timer)
+		return;
+	timer_delete(rt->timer);
+	rt->has_timer = false;
+	pthread_sigmask(SIG_SETMASK, &rt->signals, NULL);
+}
+
 void lat_limits_arm(struct lat_rt *rt)
 {
 	rt->tripped = LAT_RT_ERROR;
@@ -104,10 +160,13 @@ void lat_limits_arm(struct lat_rt *rt)
 	rt->armed = rt->limits.instructions || rt->limits.deadline_ms;
 	if (rt->armed)
 		lua_sethook(rt->L, over_budget, LUA_MASKCOUNT, STEP);
+	if (rt->deadline_ns)
+		start_timer(rt);
 }
 
 void lat_limits_disarm(struct lat_rt *rt)
 {
+	stop_timer(rt);
 	if (rt->armed)
 		lua_sethook(rt->L, NULL, 0, 0);
 	rt->armed = false;
@@ -132,8 +191,15 @@ void *lat_limits_alloc(void *arg, void *block, size_t old_size, size_t new_size)
 				note_where(rt, rt->L);
 			return NULL;
 		}
-		if (more > LARGE_BLOCK && rt->armed && rt->deadline_ns && lat_now_ns() >= rt->deadline_ns)
-			return NULL; /* the next hook says so; until then it gets nothing large */
+		if (more > LARGE_BLOCK && rt->armed && rt->deadline_ns && lat_now_ns() >= rt->deadline_ns) {
+			/* The memory error that Lua makes of this is the deadline's. */
+			if (!rt->tripped) {
+				rt->tripped = LAT_RT_DEADLINE;
+				note_where(rt, rt->L);
+			}
+			lua_sethook(rt->L, over_budget, LUA_MASKCOUNT, 1);
+			return NULL;
+		}
 	}
 	p = lat_arena_resize(&rt->arena, block, old, new_size);
 	if (p)

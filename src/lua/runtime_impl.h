@@ -3,6 +3,8 @@
 #define LAT_LUA_RUNTIME_IMPL_H
 #include "lua/arena.h"
 #include "lua/runtime.h"
+#include <signal.h>
+#include <time.h>
 
 struct lat_rt {
 	lua_State *L;
@@ -16,6 +18,9 @@ struct lat_rt {
 	uint64_t instructions_left;
 	uint64_t deadline_ns;   /* 0: none */
 	bool armed;             /* a stay with limits is going on */
+	volatile bool has_timer; /* a signal comes at the deadline */
+	timer_t timer;
+	sigset_t signals;       /* of the thread, to be put back */
 	enum lat_rt_why tripped; /* LAT_RT_ERROR: not tripped */
 	char where[128];        /* of the trip */
 	/* box.c */

@@ -260,6 +260,25 @@ static void the_deadline_holds_where_instructions_do_not(void **state)
 	assert_true(to.tv_sec - from.tv_sec < 10);
 }
 
+/* One call copies 400000 arguments twice: a thousand of them would take seconds. */
+static void the_deadline_holds_for_few_slow_instructions(void **state)
+{
+	static const char text[] =
+		"local t = {} for i = 1, 400000 do t[i] = i end\n"
+		"local function sink(...) end\n"
+		"local function g(...) while true do sink(...) sink(...) sink(...) sink(...) sink(...) end end\n"
+		"g(table.unpack(t))\n";
+	const struct lat_rt_limits limits = { .deadline_ms = 50, .memory = 256u << 20 };
+	struct lat_rt_error err;
+	struct timespec from, to;
+
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	assert_int_equal(run(LAT_RT_POLICY, &limits, text, &err, NULL), -ETIME);
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	assert_int_equal(err.why, LAT_RT_DEADLINE);
+	assert_true((to.tv_sec - from.tv_sec) * 1000 + (to.tv_nsec - from.tv_nsec) / 1000000 < 50 + 500);
+}
+
 static void limits_can_be_changed_and_are_per_stay(void **state)
 {
 	struct script s = { .text = "local n = 0 for i = 1, 100000 do n = n + 1 end return n" };
@@ -376,6 +395,7 @@ int main(void)
 		cmocka_unit_test(bytecode_is_refused),
 		cmocka_unit_test(the_environment_is_not_looked_at),
 		cmocka_unit_test(the_deadline_holds_where_instructions_do_not),
+		cmocka_unit_test(the_deadline_holds_for_few_slow_instructions),
 		cmocka_unit_test(limits_can_be_changed_and_are_per_stay),
 		cmocka_unit_test(embedded_modules_load_as_text_and_compiled),
 		cmocka_unit_test(boxes_close_once_and_with_the_state),
