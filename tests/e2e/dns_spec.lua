@@ -35,6 +35,13 @@ listener:listen(128, function()
   listener:accept(peer)
   peer:write("served\n", function() peer:close() end)
 end)
+local echo = uv.new_tcp() -- port 82 keeps the connection
+assert(echo:bind("::", 82))
+echo:listen(16, function()
+  local peer = uv.new_tcp()
+  echo:accept(peer)
+  peer:read_start(function(_, data) if data then peer:write(data) else peer:close() end end)
+end)
 uv.run()
 ]]
 
@@ -59,7 +66,7 @@ describe("names under lattice run", function()
     log = world.dir .. "/queries"
     world:serve({ "lua5.4", "tests/support/dns_server.lua", "203.0.113.9", world:file("zone", zone), log },
       { udp = 53, tcp = 53 })
-    world:serve({ "lua5.4", world:file("server.lua", server) }, { tcp = 80 })
+    world:serve({ "lua5.4", world:file("server.lua", server) }, { tcp = { 80, 82 } })
     for _, words in ipairs({
       { "server", "addr", "add", "10.9.8.7/32", "dev", "lo" },
       { "host", "route", "add", "10.9.8.0/24", "via", "203.0.113.9" },
@@ -153,15 +160,22 @@ plain.example: served
     assert.equal("10.9.8.7: refused\ninner.example: served\n10.9.8.7: served\n", out)
   end)
 
-  it("a pin ends with its TTL and grace, and a new answer opens it again", function()
-    local out = bash([[policy "t" allow "tcp to short.example port 80"]], [[
+  it("a pin ends with its TTL and grace, a reload cuts nothing for it, and a new answer opens it again", function()
+    local _, p = bash([[policy "t" allow "tcp to short.example port 80, 82"]], [[
+      exec 4<>/dev/tcp/short.example/82
       dig +short short.example; start=$SECONDS; get 203.0.113.9
       while get 203.0.113.9 2>/dev/null | grep -q served && ((SECONDS - start < 45)); do read -t 0.3 <> <(:); done
-      echo "ended after $((SECONDS - start))"; get short.example]], { timeout = 60000 })
+      echo "ended after $((SECONDS - start))"; read -r go; echo "still there" >&4; read -r -t 5 line <&4; echo "$line"
+      get short.example]], { background = true, stdin = "open" })
+    p:expect("ended after", 60000)
+    p:kill("sighup")
+    p:expect("0 open connections cut")
+    p:write("go\n")
+    local out = p:wait().out
     local first, after, last = out:match("^203.0.113.9\n(.-)\nended after (%d+)\n(.*)$")
     assert.equal("203.0.113.9: served", first)
     assert.is_true(tonumber(after) >= 30 and tonumber(after) <= 40, "ended after " .. after .. " s")
-    assert.equal("short.example: served\n", last)
+    assert.equal("still there\nshort.example: served\n", last)
   end)
 
   it("two runs do not share what they were told", function()
