@@ -42,15 +42,16 @@ end
 ---@param spec_json string  { files, sources, rules_before } as JSON, options of lattice.policy.load
 ---@param read fun(path: string): string?, string?
 ---@param shipped fun(name: string): string?
+---@param uncounted? fun(fn: function, ...): any  calls fn without counting instructions
 ---@return table? policy
 ---@return string info_or_error  a JSON description, or the errors, one a line
-function M.load(spec_json, read, shipped)
+function M.load(spec_json, read, shipped, uncounted)
   local json = require "lattice.json"
   local policies = require "lattice.policy"
   local spec = json.decode(spec_json)
   local policy, errors = policies.load {
     files = plain(spec.files), sources = plain(spec.sources), rules_before = plain(spec.rules_before),
-    read = read, shipped = shipped, run_tests = true,
+    read = read, shipped = shipped, uncounted = uncounted, run_tests = true,
   }
   if not policy then
     local lines = {}

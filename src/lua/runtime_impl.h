@@ -1,4 +1,4 @@
-/* What the files of the runtime share (runtime.c, limits.c, policy_std.c, box.c); nobody else includes this. */
+/* What the files of the runtime share (runtime.c, limits.c, policy_std.c, box.c, loader.c); nobody else includes this. */
 #ifndef LAT_LUA_RUNTIME_IMPL_H
 #define LAT_LUA_RUNTIME_IMPL_H
 #include "lua/arena.h"
@@ -47,6 +47,9 @@ void lat_limits_arm(struct lat_rt *rt);
 void lat_limits_disarm(struct lat_rt *rt);
 /* Charges `steps` instructions for work inside C; throws when the budget is used up or the deadline passed. */
 void lat_limits_charge(lua_State *L, uint64_t steps);
+/* Calls the function at index 1 with the rest, without a count of its instructions: only for our own code, whose work the
+ * amount of data bounds. (Lua calls out at every instruction while it counts.) The deadline and the memory limit hold. */
+int lat_limits_uncounted(lua_State *L);
 const char *lat_limits_text(enum lat_rt_why why);
 
 /* policy_std.c: opens the bounded standard library. */

@@ -124,14 +124,15 @@ local function report_tests(self, policy)
 end
 
 --- Loads a policy. opts: files, sources ({name, text}), rules_before, shipped (name -> text), read (path -> text | nil,
---- why; default: io.open), mesh (prefixes), run_tests, budget ({ instructions, memory, work }).
+--- why; default: io.open), mesh (prefixes), run_tests, budget ({ instructions, memory, work }),
+--- uncounted (fn, ... -> what fn returns: for work that the number of rules bounds).
 ---@param opts table
 ---@return table? policy
 ---@return table[]? errors  { file, line, col, message, expected, suggestion, text }
 function M.load(opts)
   local self = loader.new(opts)
   self:run()
-  local policy = assemble(self)
+  local policy = opts.uncounted and opts.uncounted(assemble, self) or assemble(self)
   if #self.problems.list == 0 and opts.run_tests then report_tests(self, policy) end
   if #self.problems.list > 0 then
     self.problems:sort(self.files)

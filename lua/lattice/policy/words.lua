@@ -38,8 +38,10 @@ local function rule_word(ctx, action)
       ctx:problem(source, line, "the options of a rule are a table", "{ reason = \"...\" }")
     elseif #rules >= MAX_RULES then
       error(("a policy has at most %d rules"):format(MAX_RULES), 0)
-    else
+    elseif options then
       rules[#rules + 1] = { action = action, arg = arg, options = options, source = source, line = line }
+    else -- most rules, in a table of half the size
+      rules[#rules + 1] = { action = action, arg = arg, source = source, line = line }
     end
   end
 end
