@@ -96,8 +96,10 @@ local function refused(name, become)
 end
 
 local function programs()
-  spec("tests/e2e/run_spec.lua", "root", "")
-  spec("tests/e2e/run_spec.lua", "uid 65534", user .. "scripts/in-userns ")
+  for _, name in ipairs({ "run", "live" }) do
+    spec("tests/e2e/" .. name .. "_spec.lua", "root", "")
+    spec("tests/e2e/" .. name .. "_spec.lua", "uid 65534", user .. "scripts/in-userns ")
+  end
 end
 
 local what = {
