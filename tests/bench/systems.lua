@@ -14,7 +14,7 @@ local quote = M.quote
 ---@param command string
 ---@return string?
 function M.line_of(command)
-  local pipe <close> = assert(io.popen("timeout 20 " .. command .. " 2>/dev/null </dev/null"))
+  local pipe <close> = assert(io.popen("timeout -k 1 20 " .. command .. " 2>/dev/null </dev/null"))
   return pipe:read("l")
 end
 
@@ -57,10 +57,10 @@ function M.list(lattice, dir, become)
       return ("%s run -q --policy %s/policy.lua --audit %s/audit.jsonl -- %s"):format(lattice, dir, dir, c)
     end },
     { name = "bwrap, shared net", needs = "bwrap", host = "127.0.0.1", run = function(c) return bwrap .. " -- " .. c end },
-    { name = "pasta -T (splice)", needs = "pasta", host = "127.0.0.1", run = function(c)
+    { name = "pasta -T (splice)", needs = "pasta", no_root = true, host = "127.0.0.1", run = function(c)
       return "pasta -q -4 --config-net -T 7777,7778 -- " .. c
     end },
-    { name = "pasta (tap)", needs = "pasta", host = gateway, run = function(c)
+    { name = "pasta (tap)", needs = "pasta", no_root = true, host = gateway, run = function(c)
       return "pasta -q -4 --config-net -- " .. c
     end },
     { name = "slirp4netns", needs = "slirp4netns", host = "10.0.2.2", run = function(c) return script(slirp, c) end },
@@ -72,6 +72,8 @@ function M.list(lattice, dir, become)
   for _, system in ipairs(all) do
     if system.needs and not M.line_of("sh -c 'command -v " .. system.needs .. "'") then
       left_out[#left_out + 1] = system.name .. ": " .. system.needs .. " is not installed"
+    elseif system.no_root and os.getenv("LATTICE_IN_USERNS") then
+      left_out[#left_out + 1] = system.name .. ": does not run as root of a user namespace; run the bench as root"
     elseif M.line_of(become .. system.run("/bin/echo ok", 7777)) ~= "ok" then
       left_out[#left_out + 1] = system.name .. ": is installed, but does not run here"
     else
@@ -81,7 +83,8 @@ function M.list(lattice, dir, become)
   return systems, left_out
 end
 
--- Namespaces of the bench's own, where nothing outlives it, a TUN device that nobody may open, and an ordinary user. Gone when the bench ends.
+-- Namespaces of the bench's own, where nothing outlives it, a TUN device that everybody may open, and an ordinary user.
+-- Gone when the bench ends.
 local setup = [[
 set -e
 ip link set lo up
