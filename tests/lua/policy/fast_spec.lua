@@ -36,7 +36,8 @@ local places = {
   "10.0.0.1, 10.0.0.2", "@s", "255.255.255.255", "10.0.0.7x", "10.0.0.7:80",
 }
 local tails = {
-  "", " port 80", " port 0", " port 65535", " port 65536", " port 0080", " port 80, 443", " port 80-90", " port 90-80", " port https",
+  "", " port 80", " port 0", " port 65535", " port 65536", " port 0080", " port 80, 443", " port 80-90",
+  " port 90-80", " port https",
   " port nosuch", " port", " port 80,", " port -80", " port 80 for box", " for \"box\"", " port for", " ", "  port 80",
   ", 10.9.9.9", " 80", " PORT 80", " port 80 ", " port 80 90", "\\tport 80", " port 000000080", " port 1,2, 3-4",
 }
