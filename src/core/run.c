@@ -83,7 +83,8 @@ static void on_init_end(struct lat_poll_item *item, uint32_t events)
 }
 
 /* From a terminal (SI_KERNEL) the command gets the signal itself, for it is in the same process group; what was sent to us
- * by kill(2) is passed on. SIGHUP from kill(2) means reload. */
+ * by kill(2) is passed on. SIGHUP from kill(2) means reload. That the terminal is gone is told to the leader of the
+ * session alone: if we are that, the command hears it from us. */
 static void on_signal(struct lat_poll_item *item, uint32_t events)
 {
 	struct lat_run *run = lat_container_of(item, struct lat_run, signals);
@@ -91,8 +92,11 @@ static void on_signal(struct lat_poll_item *item, uint32_t events)
 
 	(void)events;
 	while (read(item->fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
-		if (si.ssi_code == SI_KERNEL)
+		if (si.ssi_code == SI_KERNEL) {
+			if (si.ssi_signo == SIGHUP && getsid(0) == getpid())
+				lat_launch_signal(&run->sandbox, SIGHUP);
 			continue;
+		}
 		if (si.ssi_signo == SIGHUP)
 			lat_run_reload(run);
 		else

@@ -72,4 +72,17 @@ describe("at a terminal, lattice run", function()
     p:write("exit\n")
     p:wait()
   end)
+
+  it("a terminal that goes away ends the command, and the run with it", function()
+    if not World.has("python3") then return pending("python3 is not installed") end
+    local p = world:run("host", { "python3", "-c", [[
+import os, pty, signal, sys
+pid, master = pty.fork()
+if pid == 0: os.execv(sys.argv[1], [sys.argv[1], "run", "-q", "--", "sh", "-c", "echo ready; exec tail -f /dev/null"])
+while b"ready" not in os.read(master, 1000): pass
+os.close(master)
+signal.alarm(20)
+print(os.waitpid(pid, 0)[1] >> 8)]], World.lattice_path }, { user = "65534" })
+    assert.equal("129\n", p.out, p.err)
+  end)
 end)
