@@ -28,6 +28,7 @@ mapped.example   AAAA   ::ffff:a09:807
 -- Takes connections on every address, port 80, and says "served" to each.
 local server = [[
 local uv = require("luv")
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 local listener = uv.new_tcp()
 assert(listener:bind("::", 80))
 listener:listen(128, function()

@@ -7,6 +7,7 @@ local uv = require("luv")
 -- Echoes on 203.0.113.9 (allowed), prints a line for whoever reaches 203.0.113.10 (forbidden), TCP and UDP.
 local server = [[
 local uv = require("luv")
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 io.stdout:setvbuf("line")
 for _, ip in ipairs({ "203.0.113.9", "203.0.113.10" }) do
   local listener, datagrams = uv.new_tcp(), uv.new_udp()

@@ -15,6 +15,7 @@ db.example       A      10.9.8.7      60
 -- Every TCP connection to port 80 or 8080 is told "served"; UDP to port 7 is echoed.
 local server = [[
 local uv = require("luv")
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 local listeners = {}
 for i, port in ipairs({ 80, 8080 }) do
   listeners[i] = uv.new_tcp()

@@ -4,6 +4,7 @@ local World = require("world")
 
 local server = [[
 local uv = require("luv")
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 io.stdout:setvbuf("line")
 local listener = uv.new_tcp()
 assert(listener:bind("203.0.113.10", 80))

@@ -7,6 +7,7 @@ local policy = [[policy "escape" allow "tcp to 203.0.113.9 port 80"]]
 -- Takes connections and answers "served": on every address of the server, and (in the host) on a unix socket.
 local server = [[
 local uv = require("luv")
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 io.stdout:setvbuf("line")
 local listener = uv.new_tcp()
 assert(listener:bind("::", 80))

@@ -114,6 +114,7 @@ udp:recv_start(function(_, data, from)
   if reply then udp:try_send(reply, from.ip, from.port) end
 end)
 
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 local tcp = uv.new_tcp()
 assert(tcp:bind(address, port))
 assert(tcp:listen(64, function()

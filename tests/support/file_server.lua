@@ -21,6 +21,7 @@ local function answer(request)
     :format(text and "200 OK" or "404 Not Found", #(text or ""), text or "")
 end
 
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 local listener = uv.new_tcp()
 assert(listener:bind("::", port))
 assert(listener:listen(512, function()

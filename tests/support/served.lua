@@ -4,6 +4,7 @@ local M = {}
 -- Answers every TCP connection on ports 80 and 81 with "served\n", then echoes; prints a line for each.
 M.server = [[
 local uv = require("luv")
+uv.new_signal():start("sigpipe", function() end) -- a client that is killed must not end the server
 io.stdout:setvbuf("line")
 for _, port in ipairs({ 80, 81 }) do
   local listener = uv.new_tcp()
