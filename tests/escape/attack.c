@@ -327,10 +327,11 @@ static int raw_udp(void)
 
 static int packet_socket(void)
 {
-	unsigned char ip[28] = { 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 203, 0, 113, 1, 203, 0, 113, 10 };
+	unsigned char ip[28] = { 0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 203, 0, 113, 1 };
 	struct if_nameindex *list = if_nameindex();
 	int s = socket(AF_PACKET, SOCK_DGRAM, htons(ETH_P_IP));
 
+	memcpy(ip + 16, &bad.sin_addr, 4);
 	for (struct if_nameindex *i = list; i && i->if_index; i++) {
 		struct sockaddr_ll to = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP),
 			.sll_ifindex = (int)i->if_index, .sll_halen = 6, .sll_addr = { 255, 255, 255, 255, 255, 255 } };
@@ -570,9 +571,12 @@ static const struct attack attacks[] = {
 int main(int argc, char **argv)
 {
 	bad6.sin6_port = good6.sin6_port = htons(80);
-	inet_pton(AF_INET6, "2001:db8::a", &bad6.sin6_addr);
+	inet_pton(AF_INET6, forbidden("FORBIDDEN6", "2001:db8::a"), &bad6.sin6_addr);
 	inet_pton(AF_INET6, "2001:db8::9", &good6.sin6_addr);
 	mapped = bad6;
-	inet_pton(AF_INET6, "::ffff:203.0.113.10", &mapped.sin6_addr);
+	inet_pton(AF_INET, forbidden("FORBIDDEN4", "203.0.113.10"), &bad.sin_addr);
+	memset(&mapped.sin6_addr, 0, 10);
+	memset(mapped.sin6_addr.s6_addr + 10, 0xff, 2);
+	memcpy(mapped.sin6_addr.s6_addr + 12, &bad.sin_addr, 4);
 	return attack_main(argc, argv, attacks);
 }

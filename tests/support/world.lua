@@ -1,6 +1,6 @@
 -- A small world for e2e and escape tests: a host and a server in network namespaces of their own, and programs in them.
 --
---   host (runs lattice)  203.0.113.1, 2001:db8::1  ---- veth ----  203.0.113.9, .10, .11, 2001:db8::9, ::a  (server)
+--   host (runs lattice)  203.0.113.1, 2001:db8::1  ---- veth ----  203.0.113.9 to .12, 2001:db8::9, ::a, ::c  (server)
 --   198.51.100.0/24 is routed to the server, which has 198.51.100.9; 192.0.2.0/24 is routed there and unreachable.
 --
 -- Everything is torn down by close(), also what a failed test left. As a normal user the whole suite runs in a user
@@ -145,8 +145,8 @@ function World.new()
     for n in HOST SERVER; do ip -n $n link set lo up; ip -n $n link set v0 up; done
     ip -n HOST addr add 203.0.113.1/24 dev v0
     ip -n HOST addr add 2001:db8::1/64 dev v0 nodad
-    for a in 9 10 11; do ip -n SERVER addr add 203.0.113.$a/24 dev v0; done
-    for a in 9 a; do ip -n SERVER addr add 2001:db8::$a/64 dev v0 nodad; done
+    for a in 9 10 11 12; do ip -n SERVER addr add 203.0.113.$a/24 dev v0; done
+    for a in 9 a c; do ip -n SERVER addr add 2001:db8::$a/64 dev v0 nodad; done
     ip -n SERVER addr add 198.51.100.9/32 dev lo
     ip -n HOST route add 198.51.100.0/24 via 203.0.113.9
     ip -n HOST route add unreachable 192.0.2.0/25
