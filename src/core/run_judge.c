@@ -15,17 +15,6 @@ static bool is_probe(const struct lat_flow *f)
 	return lat_addr_equal(&f->remote, &probe) && (f->dport == LAT_PROBE_PORT || f->proto != IPPROTO_TCP);
 }
 
-/* Stays inside the sandbox: loopback, the sandbox's own addresses, and the any-address, which the kernel takes for them. */
-static bool is_inside(const struct lat_flow *f)
-{
-	struct lat_addr own4, own6;
-
-	lat_addr_parse(LAT_TRAP_ADDR4, &own4);
-	lat_addr_parse(LAT_TRAP_ADDR6, &own6);
-	return lat_addr_is_loopback(&f->remote) || lat_addr_is_any(&f->remote) ||
-	       lat_addr_equal(&f->remote, &own4) || lat_addr_equal(&f->remote, &own6);
-}
-
 static void notice(const struct lat_record *r)
 {
 	bool quoted = r->kind == LAT_RECORD_VERDICT && r->text[0];
@@ -56,7 +45,7 @@ static bool rate_exceeded(struct lat_run *run, uint32_t rule, uint64_t now_ns)
 	uint32_t limit = rule ? run->policy->spec.rules[rule - 1].rate : 0;
 	uint64_t second = now_ns / LAT_NS_PER_SEC;
 
-	if (!limit || !run->rate_used)
+	if (!limit)
 		return false;
 	if (second != run->rate_second) {
 		memset(run->rate_used, 0, run->policy->spec.rule_count * sizeof(*run->rate_used));
@@ -143,8 +132,6 @@ static int connect_tcp(void *ctx, const struct lat_flow *flow, const struct lat_
 		run->probe_refused_call = true;
 		return ECONNREFUSED;
 	}
-	if (is_inside(flow)) /* host ports among them are judged by the wall */
-		return 0;
 	if (lat_run_judge(run, flow, who, false, &v, &q, text) == 1)
 		return 0; /* a question: the wall holds the packet while it is asked */
 	if (lat_verdict_passes(&v) || v.action == LAT_ACTION_DROP || lat_run_lenient(run))
