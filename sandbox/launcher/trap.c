@@ -203,16 +203,23 @@ static void build_family(
 	chain_act(n, f);
 }
 
+/* Sorts the ports by protocol and opens the batch. */
+static int begin(struct lat_nft *n, const struct lat_port_span *ports, size_t count, struct spans *tcp,
+	struct spans *udp)
+{
+	int r = collect(ports, count, IPPROTO_TCP, tcp);
+
+	if (!r)
+		r = collect(ports, count, IPPROTO_UDP, udp);
+	return r ? r : lat_nft_begin(n, TABLE);
+}
+
 int lat_trap_build(struct lat_nft *n, bool ipv6, bool compat_queue,
 	const struct lat_port_span *ports, size_t count)
 {
 	struct spans tcp, udp;
-	int r = collect(ports, count, IPPROTO_TCP, &tcp);
+	int r = begin(n, ports, count, &tcp, &udp);
 
-	if (!r)
-		r = collect(ports, count, IPPROTO_UDP, &udp);
-	if (!r)
-		r = lat_nft_begin(n, TABLE);
 	if (r)
 		return r;
 	n->compat_queue = compat_queue;
@@ -225,12 +232,8 @@ int lat_trap_build_ports(
 	struct lat_nft *n, bool ipv6, const struct lat_port_span *ports, size_t count)
 {
 	struct spans tcp, udp;
-	int r = collect(ports, count, IPPROTO_TCP, &tcp);
+	int r = begin(n, ports, count, &tcp, &udp);
 
-	if (!r)
-		r = collect(ports, count, IPPROTO_UDP, &udp);
-	if (!r)
-		r = lat_nft_begin(n, TABLE);
 	if (r)
 		return r;
 	for (size_t i = 0; i < (ipv6 ? 2 : 1); i++) {
