@@ -3,5 +3,5 @@
 
 int main(int argc, char **argv)
 {
-	return lat_host_main(argc, argv);
+	return lat_host_main("lattice.cli", argc, argv);
 }

@@ -1,10 +1,12 @@
 /* See host.h. */
 #include "lua/host.h"
 #include "lua/runtime.h"
+#include <errno.h>
 #include <lauxlib.h>
 #include <stdio.h>
 
 struct call {
+	const char *module;
 	int argc;
 	char **argv;
 	int status;
@@ -15,7 +17,7 @@ static int deliver(lua_State *L)
 	struct call *call = lua_touserdata(L, 1);
 
 	lua_getglobal(L, "require");
-	lua_pushliteral(L, "lattice.cli");
+	lua_pushstring(L, call->module);
 	lua_call(L, 1, 1);
 	lua_getfield(L, -1, "main");
 	lua_createtable(L, call->argc, 0);
@@ -28,16 +30,16 @@ static int deliver(lua_State *L)
 	return 0;
 }
 
-int lat_host_main(int argc, char **argv)
+int lat_host_main(const char *module, int argc, char **argv)
 {
-	struct call call = { argc, argv, 1 };
+	struct call call = { module, argc, argv, 1 };
 	struct lat_rt_error err;
 	struct lat_rt *rt;
 
 	if (lat_rt_new(LAT_RT_TRUSTED, NULL, &rt) < 0)
 		return 1;
 	if (lat_rt_enter(rt, deliver, &call, &err) < 0) {
-		fprintf(stderr, "lattice: %s\n%s\n", err.text, err.trace);
+		fprintf(stderr, "%s: %s\n%s\n", program_invocation_short_name, err.text, err.trace);
 		call.status = 1;
 	}
 	fflush(stdout);

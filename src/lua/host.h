@@ -1,8 +1,9 @@
-/* The whole of the `lattice` command for main.c: a TRUSTED state that runs lua/lattice/cli. */
+/* The whole of a command for its main(): a TRUSTED state that runs main(argv) of one Lua module. */
 #ifndef LAT_LUA_HOST_H
 #define LAT_LUA_HOST_H
 
-/* Returns the exit status: the command's, or 1 with a message on stderr when the command itself broke. */
-int lat_host_main(int argc, char **argv);
+/* Returns the exit status: what `main` of the module ("lattice.cli") returned, or 1 with a message on stderr when the
+ * command itself broke. argv is handed on from index 0. */
+int lat_host_main(const char *module, int argc, char **argv);
 
 #endif

@@ -1,5 +1,6 @@
 /* Makes a state, finds its modules, and is the door into it; see runtime.h. Limits are limits.c's. */
 #include "lua/runtime_impl.h"
+#include "base/edition.h"
 #include "base/log.h"
 #include "lua/api.h"
 #include "lua/embed.h"
@@ -40,6 +41,12 @@ int lat_push_errno(lua_State *L, int error, const char *tried)
 
 	if (error < 0)
 		error = -error;
+	if (error == LAT_EPRO) {
+		lua_pushnil(L);
+		lua_pushfstring(L, "%s: %s", tried, LAT_EPRO_TEXT);
+		lua_pushinteger(L, LAT_EPRO);
+		return 3;
+	}
 	name = strerrorname_np(error);
 	lua_pushnil(L);
 	lua_pushfstring(L, "%s: %s", tried, strerror(error));

@@ -75,7 +75,7 @@ size_t lat_rt_boxes(const struct lat_rt *rt);
 size_t lat_rt_memory(const struct lat_rt *rt);
 
 /* Pushes nil, message, "ENAME" for a failed operation and returns 3: `return lat_push_errno(L, r, "what was tried")`.
- * error: negative or positive errno. */
+ * error: negative or positive errno; of LAT_EPRO (base/edition.h) the third value is the number 402. */
 int lat_push_errno(lua_State *L, int error, const char *tried);
 
 #endif

@@ -1,0 +1,225 @@
+---@meta
+--- The shapes that the parts of the node agent give each other. Callbacks named `done` run on the loop, exactly once:
+--- done(result) or done(nil, error text for people, code?).
+
+---@class lattice.agent.Peer
+---@field key string            public key, base64
+---@field endpoint? string      "192.0.2.1:51820", "[2001:db8::1]:51820"
+---@field allowed string[]      prefixes
+---@field keepalive? integer    seconds
+---@field preshared? string     path of the file with the preshared key
+
+---@class lattice.agent.Device
+---@field name string
+---@field kind "wireguard"|"tun"|"existing"
+---@field address string[]      "10.42.0.1/24", "fd42::1/64"; empty for existing
+---@field mtu? integer          1280..65535
+---@field wireguard? { key: string, listen?: integer, peers: lattice.agent.Peer[] }  key: path of the key file
+---@field where string          "lattice.lua:3"
+
+---@class lattice.agent.Pair
+---@field kind "nat"|"forward"
+---@field source? string        nat: prefix of the sources
+---@field out? string           nat: device
+---@field from? string          forward: device
+---@field to? string            forward: device
+---@field where string
+
+--- What lua/lattice/agent/config.lua makes of lattice.lua. Paths are absolute.
+---@class lattice.agent.Config
+---@field file string
+---@field devices lattice.agent.Device[]
+---@field policies string[]     files, in order
+---@field enforcer "auto"|"ebpf"|"iptables"
+---@field select? function      enforcer(function(candidates) ... end): the operator's own selection
+---@field pairs lattice.agent.Pair[]
+---@field audit { match?: string[], sink: "file"|"syslog"|"unix", target?: string, rotate?: integer }[]
+---@field control string        path of the control socket
+---@field group string          group that may connect to it, "lattice"
+---@field pins string           directory on a bpffs
+---@field names? { listen?: string, observe: boolean }  DNS on the node
+---@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn)
+
+---@class lattice.agent.Handler
+---@field name string
+---@field before? string        name of a handler that comes after this one
+---@field after? string
+---@field call fun(batch: lattice.events.Batch)
+
+---@class lattice.agent.Flow
+---@field dir "out"|"in"
+---@field proto integer
+---@field addr string           remote address
+---@field port? integer         destination port
+---@field sport? integer
+---@field names? string[]
+
+---@class lattice.agent.Verdict
+---@field verdict "allow"|"deny"
+---@field action "allow"|"deny"|"drop"|"ask"|"audit"
+---@field rule integer          0: the default
+---@field where string          "agent.lua:14", "default"; temporary rules: "temporary:3 (uid 0)"
+---@field reason? string
+---@field text? string          the rule
+
+--- One loaded policy (C module lattice.policies; a box). Loaded off the loop.
+---@class lattice.policies.Generation
+local Generation = {}
+---@return integer
+function Generation:number() end
+--- name, default (action), rules (count), files, keep_established, ask (bool), audit (routes), digest (hex)
+---@return table
+function Generation:info() end
+---@param n integer
+---@return { id: integer, action: string, where: string, reason: string?, text: string, log: boolean, rate: integer, ttl: integer }?
+function Generation:rule(n) end
+--- At most `count` entries of the tables from the `from`-th on (1..): the match space of the rules in address form.
+---@param from integer
+---@param count integer
+---@return { rule: integer, dir: "out"|"in", proto: integer, addr: string, len: integer, family: 4|6, lo: integer, hi: integer }[]  proto 255: any
+function Generation:entries(from, count) end
+--- Name rules: which names some rule may open.
+---@return { pattern: string, rule: integer, dir: string, proto: integer, lo: integer, hi: integer, allows: boolean, private: boolean }[]
+function Generation:names() end
+--- What the C tables say (names: those pinned to the address).
+---@param flow lattice.agent.Flow
+---@return lattice.agent.Verdict
+function Generation:judge(flow) end
+
+--- lattice.policies.load(spec, done): spec = { number, files, rules_before? }; errors carry file:line.
+
+---@class lattice.enforcer.Options
+---@field devices string[]      names; they exist
+---@field pins string
+---@field adopt boolean         take over what a dead agent left
+---@field log fun(level: "debug"|"info"|"warn"|"error", text: string)
+---@field events lattice.events.Source   where verdict events go
+
+--- lua/lattice/enforcer/NAME.lua returns { name, probe = fun(done), open = fun(options, done) }. probe does the thing
+--- in a place of its own: done(true, detail) or done(nil, reason, code).
+---@class lattice.enforcer.Enforcer
+---@field name "ebpf"|"iptables"
+local Enforcer = {}
+--- Pure: what would change from one generation (or nil) to the next.
+---@param old lattice.policies.Generation?
+---@param new lattice.policies.Generation
+---@return { rules_added: integer, rules_removed: integer, text?: string }
+function Enforcer:plan(old, new) end
+--- Puts the generation in force on every device: all of it or, on error, nothing: then the old one still holds.
+--- One call at a time.
+---@param new lattice.policies.Generation
+---@param done fun(ok: true?, err: string?, code: string?)
+function Enforcer:apply(new, done) end
+--- The generation number that is in force by the kernel's own account, nil: none (everything is denied).
+---@return integer?
+function Enforcer:generation() end
+--- Packets and bytes by rule since the generation came into force; [0] is the default.
+---@param done fun(counters: table<integer, { packets: integer, bytes: integer }>?, err: string?)
+function Enforcer:counters(done) end
+--- Open flows that it knows, at most `limit`.
+---@param limit integer
+---@param done fun(flows: { dir: string, proto: integer, local_addr: string, addr: string, port: integer, sport: integer, rule: integer, generation: integer, packets: integer, bytes: integer }[]?, err: string?)
+function Enforcer:flows(limit, done) end
+--- Cuts the open flows that the generation in force denies; how many.
+---@param done fun(cut: integer?, err: string?)
+function Enforcer:cut(done) end
+--- What the enforcer's own loaded state says of a flow (BPF_PROG_TEST_RUN, or the rules read back): not the source.
+---@param flow lattice.agent.Flow
+---@param done fun(verdict: lattice.agent.Verdict?, err: string?)
+function Enforcer:explain(flow, done) end
+--- Replaces the whole list of temporary rules, which come before all others, in order.
+---@param rules { id: integer, action: string, entries: table[], log: boolean }[]  entries as Generation:entries gives
+---@param done fun(ok: true?, err: string?)
+function Enforcer:temporary(rules, done) end
+--- The addresses that names stand for now, whole list: a name rule opens an address only while it is pinned.
+---@param pins { addr: string, names: string[] }[]
+---@param done fun(ok: true?, err: string?)
+function Enforcer:pin(pins, done) end
+--- For `status`: hook, maps or chains, sizes.
+---@return table
+function Enforcer:status() end
+--- keep: leave it in force (an exit for restart); else remove every trace.
+---@param keep boolean
+---@param done fun(ok: true?, err: string?)
+function Enforcer:close(keep, done) end
+
+--- The agent as the control socket and the REPL see it (lua/lattice/agent/init.lua makes it).
+---@class lattice.agent.Agent
+---@field config lattice.agent.Config
+---@field events lattice.events.Source
+---@field started integer       seconds since the epoch
+local Agent = {}
+--- For `status` and `status --json`: enforcer { name, reason, passed_over = { { name, reason } } }, generation, policy info,
+--- devices, reloads { ok, refused, last_error }, temporary rules, events { seen, lost }, audit { lost }.
+---@return table
+function Agent:status() end
+---@return lattice.policies.Generation
+function Agent:generation() end
+---@return lattice.enforcer.Enforcer
+function Agent:enforcer() end
+--- opts.preview: nothing changes; the result says what would. A refused reload: done(nil, text with file:line, "policy").
+---@param opts { preview?: boolean, by?: string }
+---@param done fun(result: { generation: integer, rules_added: integer, rules_removed: integer, flows_cut: integer, text?: string, ms: number }?, err: string?, code: string?)
+function Agent:reload(opts, done) end
+--- Removes everything and stops.
+---@param done fun()
+function Agent:down(done) end
+--- Rule text as in a policy ("tcp to 10.0.0.7 port 80"); id of the new rule.
+---@param action "allow"|"deny"|"drop"
+---@param text string
+---@param opts { ttl: integer, reason?: string, uid: integer }
+---@param done fun(id: integer?, err: string?)
+function Agent:temporary_add(action, text, opts, done) end
+---@param id integer
+---@param done fun(ok: true?, err: string?)
+function Agent:temporary_remove(id, done) end
+---@return { id: integer, action: string, text: string, until_s: integer, uid: integer }[]
+function Agent:temporary_list() end
+--- The verdict of the enforcer's loaded state, with the rule's text and place.
+---@param flow lattice.agent.Flow
+---@param done fun(verdict: lattice.agent.Verdict?, err: string?)
+function Agent:explain(flow, done) end
+--- Writes to the audit: kind "operator" (a change by the control socket or the REPL) with who and what.
+---@param uid integer
+---@param text string
+function Agent:note(uid, text) end
+
+--- Verdict events of one enforcer (C module lattice.events; a box): it drains a ring buffer or NFLOG on the loop in batches,
+--- gives each batch to the audit (in C), to the watchers' memory ring, and to the ordered handlers.
+---@class lattice.events.Source
+local Source = {}
+--- The records of a BPF ring buffer map, by descriptor (taken).
+---@param fd integer
+function Source:ring(fd) end
+--- NFLOG group whose prefix is "lattice:GENERATION:RULE:ACTION:DIR".
+---@param group integer
+function Source:nflog(group) end
+--- Handlers see events from then on; ordered by before/after.
+---@param handler lattice.agent.Handler
+function Source:on(handler) end
+--- Names the rules of events: called by the reload at each flip, the last two generations are kept.
+---@param generation lattice.policies.Generation
+function Source:generation(generation) end
+--- The last `count` events at most that the filter lets pass, as tables, and then each new one; call the result to end it.
+---@param filter { verdict?: string, proto?: integer, addr?: string, port?: integer, dir?: string, rule?: integer, last?: integer }
+---@param fn fun(event: table)
+---@return fun() stop
+function Source:watch(filter, fn) end
+---@return { seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }
+function Source:counters() end
+
+--- A batch in a handler; valid until the handler returns.
+---@class lattice.events.Batch
+---@field count integer
+local Batch = {}
+--- Without making a table: dir, action, proto, rule, generation, port, sport, length, time_ns.
+---@param i integer
+---@return integer dir, integer action, integer proto, integer rule, integer generation, integer port, integer sport, integer length, integer time_ns
+function Batch:fields(i) end
+---@param i integer
+---@return string addr, string local_addr, string device
+function Batch:addresses(i) end
+--- As watch gives it: { time_ms, verdict, action, dir, proto, addr, port, local_addr, sport, rule, where, reason, device, generation }.
+---@param i integer
+---@return table
+function Batch:event(i) end
