@@ -164,8 +164,10 @@ function World.new()
   return self
 end
 
---- Ends what was started, newest first, and removes everything.
-function World:close()
+World.sh = sh
+
+--- Ends what was started, newest first.
+function World:stop()
   for i = #self.processes, 1, -1 do
     local p = self.processes[i]
     p:kill("sigkill")
@@ -174,6 +176,11 @@ function World:close()
       if not p[name]:is_closing() then p[name]:close() end
     end
   end
+end
+
+--- Ends what was started and removes everything.
+function World:close()
+  self:stop()
   sh(("ip netns del %s 2>/dev/null || true; ip netns del %s 2>/dev/null || true; rm -rf /etc/netns/%s %s")
     :format(self.host, self.server, self.host, self.dir))
 end
