@@ -39,7 +39,8 @@ local function plain(list)
 end
 
 --- Loads, checks and tests a policy.
----@param spec_json string  { files, sources, rules_before } as JSON, options of lattice.policy.load
+---@param spec_json string  { files, sources, rules_before, mesh } as JSON, options of lattice.policy.load;
+--- keep_entries: the generation keeps the match of its rules
 ---@param read fun(path: string): string?, string?
 ---@param shipped fun(name: string): string?
 ---@param uncounted? fun(fn: function, ...): any  calls fn without counting instructions
@@ -51,13 +52,14 @@ function M.load(spec_json, read, shipped, uncounted)
   local spec = json.decode(spec_json)
   local policy, errors = policies.load {
     files = plain(spec.files), sources = plain(spec.sources), rules_before = plain(spec.rules_before),
-    read = read, shipped = shipped, uncounted = uncounted, run_tests = true,
+    mesh = plain(spec.mesh), read = read, shipped = shipped, uncounted = uncounted, run_tests = true,
   }
   if not policy then
     local lines = {}
     for i, err in ipairs(errors) do lines[i] = policies.format_error(err) end
     return nil, table.concat(lines, "\n")
   end
+  policy.keep_entries = spec.keep_entries
   return policy, json.encode {
     name = policy.name, default = policy.default, rules = #policy.rules, files = policy.files,
     limits = next(policy.limits or {}) and policy.limits or nil, audit = routes(policy),

@@ -1,6 +1,7 @@
 /* One generation of a policy: a deep copy of the spec and the look-up structures made of it; see policy.h. */
 #include "core/policy.h"
 #include "base/mem.h"
+#include "base/sha256.h"
 #include <string.h>
 
 /* All strings of a generation, one after another. */
@@ -31,6 +32,8 @@ static size_t spec_text_size(const struct lat_policy_spec *spec)
 		n += text_size(spec->rules[i].where) + text_size(spec->rules[i].reason) + text_size(spec->rules[i].text);
 	for (size_t i = 0; i < spec->unix_path_count; i++)
 		n += text_size(spec->unix_paths[i]);
+	for (size_t i = 0; spec->keep_entries && i < spec->name_count; i++)
+		n += text_size(spec->names[i].pattern);
 	return n;
 }
 
@@ -39,6 +42,8 @@ struct copies {
 	struct lat_rule *rules;
 	struct lat_host_port *host_ports;
 	const char **unix_paths;
+	struct lat_entry *entries;
+	struct lat_name_entry *names;
 };
 
 static void copies_free(struct copies *c)
@@ -46,6 +51,24 @@ static void copies_free(struct copies *c)
 	free(c->rules);
 	free(c->host_ports);
 	free(c->unix_paths);
+	free(c->entries);
+	free(c->names);
+}
+
+/* For keep_entries. */
+static int copies_keep(struct copies *c, const struct lat_policy_spec *spec, struct text *text)
+{
+	c->entries = calloc(spec->entry_count + 1, sizeof(*c->entries));
+	c->names = calloc(spec->name_count + 1, sizeof(*c->names));
+	if (!c->entries || !c->names)
+		return -ENOMEM;
+	if (spec->entry_count)
+		memcpy(c->entries, spec->entries, spec->entry_count * sizeof(*c->entries));
+	for (size_t i = 0; i < spec->name_count; i++) {
+		c->names[i] = spec->names[i];
+		c->names[i].pattern = text_copy(text, spec->names[i].pattern);
+	}
+	return 0;
 }
 
 static int copies_make(struct copies *c, const struct lat_policy_spec *spec, char *room)
@@ -67,7 +90,7 @@ static int copies_make(struct copies *c, const struct lat_policy_spec *spec, cha
 		c->unix_paths[i] = text_copy(&text, spec->unix_paths[i]);
 	if (spec->host_port_count)
 		memcpy(c->host_ports, spec->host_ports, spec->host_port_count * sizeof(*c->host_ports));
-	return 0;
+	return spec->keep_entries ? copies_keep(c, spec, &text) : 0;
 }
 
 static bool spec_valid(const struct lat_policy_spec *spec)
@@ -95,7 +118,8 @@ static bool spec_valid(const struct lat_policy_spec *spec)
 static void policy_free(struct lat_policy *p)
 {
 	struct copies c = { (struct lat_rule *)p->spec.rules, (struct lat_host_port *)p->spec.host_ports,
-		(const char **)p->spec.unix_paths };
+		(const char **)p->spec.unix_paths, (struct lat_entry *)p->spec.entries,
+		(struct lat_name_entry *)p->spec.names };
 
 	copies_free(&c);
 	lat_tables_free(p->tables);
@@ -119,15 +143,16 @@ int lat_policy_build(uint32_t generation, const struct lat_policy_spec *spec, st
 	p->generation = generation;
 	p->refs = 1;
 	p->spec = *spec;
-	p->spec.entries = NULL; /* the tables and names hold what they say */
-	p->spec.names = NULL;
-	p->spec.entry_count = p->spec.name_count = 0;
+	if (!spec->keep_entries) /* the tables and names hold what they say */
+		p->spec.entry_count = p->spec.name_count = 0;
 	room = (char *)(p + 1);
 	p->spec.name = spec->name ? memcpy(room, spec->name, name_size) : "";
 	r = copies_make(&copies, spec, room + name_size);
 	p->spec.rules = copies.rules;
 	p->spec.host_ports = copies.host_ports;
 	p->spec.unix_paths = copies.unix_paths;
+	p->spec.entries = copies.entries;
+	p->spec.names = copies.names;
 	if (r == 0)
 		r = lat_tables_build(spec->entries, spec->entry_count, &p->tables);
 	if (r == 0)
@@ -177,4 +202,57 @@ void lat_policy_judge(const struct lat_policy *policy, struct lat_pins *pins, co
 	out->rule = rule;
 	out->where = r->where;
 	out->reason = r->reason;
+}
+
+static void digest_text(struct lat_sha256 *sum, const char *text)
+{
+	lat_sha256_add(sum, text ? text : "", text ? strlen(text) + 1 : 1);
+}
+
+/* Field by field: a struct has bytes between its fields. */
+static void digest_match(struct lat_sha256 *sum, uint32_t rule, uint16_t lo, uint16_t hi, uint8_t dir, uint8_t proto)
+{
+	uint32_t words[] = { rule, (uint32_t)lo << 16 | hi, (uint32_t)dir << 8 | proto };
+
+	lat_sha256_add(sum, words, sizeof(words));
+}
+
+void lat_policy_digest(const struct lat_policy *policy, char hex[LAT_POLICY_DIGEST + 1])
+{
+	const struct lat_policy_spec *spec = &policy->spec;
+	uint32_t head[] = { spec->default_action, spec->keep_established, (uint32_t)spec->rule_count };
+	uint8_t digest[LAT_SHA256];
+	struct lat_sha256 sum;
+
+	lat_sha256_init(&sum);
+	lat_sha256_add(&sum, head, sizeof(head));
+	for (size_t i = 0; i < spec->rule_count; i++) {
+		const struct lat_rule *r = &spec->rules[i];
+		uint32_t words[] = { r->action, r->log, r->rate, r->ttl_s, r->err };
+
+		lat_sha256_add(&sum, words, sizeof(words));
+		digest_text(&sum, r->reason);
+	}
+	for (size_t i = 0; i < spec->entry_count; i++) {
+		const struct lat_entry *e = &spec->entries[i];
+		uint8_t prefix[] = { e->prefix.family, e->prefix.len };
+
+		digest_match(&sum, e->rule, e->port_lo, e->port_hi, e->dir, e->proto);
+		lat_sha256_add(&sum, prefix, sizeof(prefix));
+		lat_sha256_add(&sum, &e->prefix.addr, sizeof(e->prefix.addr));
+	}
+	for (size_t i = 0; i < spec->name_count; i++) {
+		const struct lat_name_entry *e = &spec->names[i];
+		uint8_t flags[] = { e->allows, e->private_ok };
+
+		digest_match(&sum, e->rule, e->port_lo, e->port_hi, e->dir, e->proto);
+		lat_sha256_add(&sum, flags, sizeof(flags));
+		digest_text(&sum, e->pattern);
+	}
+	lat_sha256_end(&sum, digest);
+	for (size_t i = 0; i < LAT_SHA256; i++) {
+		hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
+		hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
+	}
+	hex[2 * LAT_SHA256] = '\0';
 }

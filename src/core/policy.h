@@ -22,6 +22,7 @@ struct lat_policy_spec {
 	uint8_t keep_established; /* a reload does not cut open flows */
 	uint8_t names_open;  /* a rule or the default allows any address: every name may be resolved */
 	uint8_t has_ask, has_connect, has_dns; /* handlers exist */
+	uint8_t keep_entries; /* the generation keeps entries and names: for enforcers that build tables of their own */
 	const struct lat_rule *rules; /* rules[i] is rule number i + 1 */
 	size_t rule_count;
 	const struct lat_entry *entries;
@@ -37,7 +38,8 @@ struct lat_policy_spec {
 
 struct lat_policy {
 	uint32_t generation;
-	struct lat_policy_spec spec; /* deep copy; entries and names are NULL: tables and names hold what they say */
+	struct lat_policy_spec spec; /* deep copy; without keep_entries, entries and names are NULL: tables and names hold
+	                              * what they say */
 	struct lat_tables *tables;
 	struct lat_names *names;
 	unsigned refs; /* of the loop thread only */
@@ -49,6 +51,10 @@ struct lat_policy {
 int lat_policy_build(uint32_t generation, const struct lat_policy_spec *spec, struct lat_policy **out);
 struct lat_policy *lat_policy_ref(struct lat_policy *policy);
 void lat_policy_unref(struct lat_policy *policy); /* NULL is fine */
+/* Fingerprint of what the rules mean (actions, options, match; not where they stand): LAT_POLICY_DIGEST hexadecimal digits and
+ * the NUL. Of a generation with keep_entries. */
+#define LAT_POLICY_DIGEST 64
+void lat_policy_digest(const struct lat_policy *policy, char hex[LAT_POLICY_DIGEST + 1]);
 /* First match over prefix and name rules; nothing matched: rule 0 and the default action. Rate limits are not here.
  * pins may be NULL (no names). Never fails: whatever is odd is denied. */
 void lat_policy_judge(const struct lat_policy *policy, struct lat_pins *pins, const struct lat_flow *flow,

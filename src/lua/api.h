@@ -70,6 +70,7 @@ struct lat_api {
 	X(loop)                                                                                    \
 	X(netns)                                                                                   \
 	X(notify)                                                                                  \
+	X(policies)                                                                                \
 	X(queue)                                                                                   \
 	X(sandbox)                                                                                 \
 	X(sys)                                                                                     \

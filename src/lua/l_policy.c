@@ -436,6 +436,7 @@ static bool read_options(struct reader *r, int index, struct lat_policy_spec *sp
 	spec->name = field_text(L, index, "name");
 	spec->keep_established = field_bool(L, index, "keep_established", false);
 	spec->names_open = field_bool(L, index, "names_open", false);
+	spec->keep_entries = field_bool(L, index, "keep_entries", false);
 	spec->has_ask = handlers && field_bool(L, handlers, "ask", false);
 	spec->has_connect = handlers && field_bool(L, handlers, "connect", false);
 	spec->has_dns = handlers && field_bool(L, handlers, "dns", false);

@@ -1,11 +1,10 @@
 /* lattice.tables: the decision tables of a policy for scripts: what the enforcers of user mode ask. */
 #include "lua/api.h"
+#include "lua/flow_args.h"
 #include "lua/l_policy.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MOST_NAMES 64 /* of one flow */
 
 struct tables {
 	struct lat_policy *policy;
@@ -36,7 +35,7 @@ static int l_build(lua_State *L)
 	if (!t)
 		return lat_push_errno(L, -ENOMEM, "build tables");
 	lat_box_fill(L, box, t);
-	r = lat_pins_new(MOST_NAMES, &t->pins);
+	r = lat_pins_new(LAT_LUA_FLOW_NAMES, &t->pins);
 	if (r < 0)
 		return lat_push_errno(L, r, "build tables");
 	r = lat_lua_check_policy(L, 1, 1, &t->policy);
@@ -50,72 +49,6 @@ static int l_build(lua_State *L)
 	return 1;
 }
 
-static lua_Integer check_field(lua_State *L, const char *key, lua_Integer unset, lua_Integer most)
-{
-	lua_Integer n = unset;
-	int ok = 1;
-
-	if (lua_getfield(L, 2, key) != LUA_TNIL)
-		n = lua_tointegerx(L, -1, &ok);
-	lua_pop(L, 1);
-	if (!ok || n < 0 || n > most)
-		luaL_argerror(L, 2, lua_pushfstring(L, "'%s' is not 0 to %d", key, (int)most));
-	return n;
-}
-
-static uint8_t check_dir(lua_State *L, int arg, const char *text)
-{
-	if (text && strcmp(text, "out") == 0)
-		return LAT_DIR_OUT;
-	if (!text || strcmp(text, "in") != 0)
-		luaL_argerror(L, arg, "the direction is neither \"out\" nor \"in\"");
-	return LAT_DIR_IN;
-}
-
-static void check_remote(lua_State *L, int arg, const char *text, struct lat_addr *addr)
-{
-	if (!text || lat_addr_parse(text, addr) < 0)
-		luaL_argerror(L, arg, lua_pushfstring(L, "'%s' is not an IP address", text ? text : "nil"));
-}
-
-/* The flow table at index 2. */
-static void check_flow(lua_State *L, struct lat_flow *flow)
-{
-	luaL_checktype(L, 2, LUA_TTABLE);
-	lua_getfield(L, 2, "dir");
-	flow->dir = check_dir(L, 2, lua_tostring(L, -1));
-	lua_getfield(L, 2, "addr");
-	check_remote(L, 2, lua_tostring(L, -1), &flow->remote);
-	lua_pop(L, 2);
-	flow->proto = (uint8_t)check_field(L, "proto", -1, UINT8_MAX);
-	flow->dport = (uint16_t)check_field(L, "port", 0, UINT16_MAX);
-}
-
-/* Pins the names of the list at the top of the stack (or nil) to the address. */
-static void pin_names(lua_State *L, struct tables *t, const struct lat_addr *addr)
-{
-	lua_Integer n;
-
-	lat_pins_expire(t->pins, UINT64_MAX);
-	if (lua_isnil(L, -1))
-		return;
-	n = lua_istable(L, -1) ? (lua_Integer)lua_rawlen(L, -1) : MOST_NAMES + 1;
-	if (n > MOST_NAMES)
-		luaL_argerror(L, 2, "'names' is no list of at most 64 names");
-	for (lua_Integer i = 1; i <= n; i++) {
-		char name[LAT_NAME_MAX];
-		const char *text;
-		size_t len;
-
-		lua_rawgeti(L, -1, i);
-		text = lua_tolstring(L, -1, &len);
-		if (!text || lat_name_normalize(text, len, name) < 0)
-			luaL_argerror(L, 2, lua_pushfstring(L, "'%s' is no host name", text ? text : "?"));
-		lat_pins_add(t->pins, addr, name, UINT64_MAX);
-		lua_pop(L, 1);
-	}
-}
-
 static int l_judge(lua_State *L)
 {
 	struct tables *t = lat_box_check(L, 1, &tables_type);
@@ -123,38 +56,26 @@ static int l_judge(lua_State *L)
 	struct lat_verdict v;
 
 	lua_settop(L, 3);
-	check_flow(L, &flow);
+	lat_lua_check_flow(L, 2, &flow);
 	if (lua_isnil(L, 3)) {
 		lua_getfield(L, 2, "names");
 		lua_replace(L, 3);
 	}
-	pin_names(L, t, &flow.remote);
+	lat_lua_pin_names(L, 3, t->pins, &flow.remote);
 	lat_policy_judge(t->policy, t->pins, &flow, 0, &v);
-	lua_createtable(L, 0, 5);
-	lua_pushstring(L, lat_verdict_passes(&v) ? "allow" : "deny");
-	lua_setfield(L, -2, "verdict");
-	lua_pushstring(L, lat_action_name(v.action));
-	lua_setfield(L, -2, "action");
-	lua_pushinteger(L, v.rule);
-	lua_setfield(L, -2, "rule");
-	lua_pushstring(L, v.where);
-	lua_setfield(L, -2, "where");
-	if (v.reason) {
-		lua_pushstring(L, v.reason);
-		lua_setfield(L, -2, "reason");
-	}
+	lat_lua_push_verdict(L, &v);
 	return 1;
 }
 
 static int l_lookup(lua_State *L)
 {
 	struct tables *t = lat_box_check(L, 1, &tables_type);
-	struct lat_flow flow = { .dir = check_dir(L, 2, luaL_checkstring(L, 2)) };
+	struct lat_flow flow = { .dir = lat_lua_check_dir(L, 2, luaL_checkstring(L, 2)) };
 	lua_Integer proto = luaL_checkinteger(L, 3), port = luaL_optinteger(L, 5, 0);
 
 	luaL_argcheck(L, proto >= 0 && proto <= UINT8_MAX, 3, "not 0 to 255");
 	luaL_argcheck(L, port >= 0 && port <= UINT16_MAX, 5, "not 0 to 65535");
-	check_remote(L, 4, luaL_checkstring(L, 4), &flow.remote);
+	lat_lua_check_addr(L, 4, luaL_checkstring(L, 4), &flow.remote);
 	flow.proto = (uint8_t)proto;
 	flow.dport = (uint16_t)port;
 	lua_pushinteger(L, lat_tables_lookup(t->policy->tables, &flow));

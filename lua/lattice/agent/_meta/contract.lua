@@ -62,31 +62,8 @@
 ---@field reason? string
 ---@field text? string          the rule
 
---- One loaded policy (C module lattice.policies; a box). Loaded off the loop.
----@class lattice.policies.Generation
-local Generation = {}
----@return integer
-function Generation:number() end
---- name, default (action), rules (count), files, keep_established, ask (bool), audit (routes), digest (hex)
----@return table
-function Generation:info() end
----@param n integer
----@return { id: integer, action: string, where: string, reason: string?, text: string, log: boolean, rate: integer, ttl: integer }?
-function Generation:rule(n) end
---- At most `count` entries of the tables from the `from`-th on (1..): the match space of the rules in address form.
----@param from integer
----@param count integer
----@return { rule: integer, dir: "out"|"in", proto: integer, addr: string, len: integer, family: 4|6, lo: integer, hi: integer }[]  proto 255: any
-function Generation:entries(from, count) end
---- Name rules: which names some rule may open.
----@return { pattern: string, rule: integer, dir: string, proto: integer, lo: integer, hi: integer, allows: boolean, private: boolean }[]
-function Generation:names() end
---- What the C tables say (names: those pinned to the address).
----@param flow lattice.agent.Flow
----@return lattice.agent.Verdict
-function Generation:judge(flow) end
-
---- lattice.policies.load(spec, done): spec = { number, files, rules_before? }; errors carry file:line.
+--- One loaded policy is a lattice.policies.Generation (C module lattice.policies, stub in lua/lattice/_meta/policies.lua;
+--- in C: src/lua/l_policies.h): number, info, rule, entries, names, resolvable, judge.
 
 ---@class lattice.enforcer.Options
 ---@field devices string[]      names; they exist
