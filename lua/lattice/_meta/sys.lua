@@ -22,6 +22,14 @@ function M.uid() end
 ---@return integer
 function M.pid() end
 
+--- Call fn; over a limit, or at an error, false and a text. memory: bytes beyond what the state holds now.
+---@param limits { instructions?: integer, ms?: integer, memory?: integer }
+---@param fn function
+---@param ... any
+---@return boolean ok
+---@return any ...
+function M.limited(limits, fn, ...) end
+
 --- { version, edition, libraries = { name = version } }
 ---@return table
 function M.version() end

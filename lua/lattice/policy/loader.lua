@@ -45,7 +45,7 @@ function Loader:problem(source, line, message, expected, suggestion)
   self.problems:report(source, line, { message = message, expected = expected, suggestion = suggestion })
 end
 
---- opts: see lattice.policy.load.
+--- opts: see lattice.policy.load; words(loader) -> the words of another language that is written the same way.
 ---@param opts table
 ---@return lattice.policy.Loader
 function M.new(opts)
@@ -63,7 +63,7 @@ function M.new(opts)
   function self.wrap(fn) return self.guard:wrap(fn) end
   local names, methods = env.new(self.guard)
   self.guard.methods = methods
-  for name, word in pairs(words.new(self)) do names[name] = self.guard:outside(word) end
+  for name, word in pairs((opts.words or words.new)(self)) do names[name] = self.guard:outside(word) end
   self.names = names
   self.known = suggest.keys(names)
   return self
@@ -85,7 +85,8 @@ function Loader:globals()
     end,
     __newindex = function(t, key, value)
       if names[key] ~= nil then
-        error(("'%s' is a word of the policy language and cannot be assigned"):format(tostring(key)), 0)
+        error(("'%s' is a word of the %s language and cannot be assigned"):format(tostring(key),
+          self.opts.language or "policy"), 0)
       end
       rawset(t, key, value)
     end,
