@@ -38,7 +38,8 @@
 ---@field group string          group that may connect to it, "lattice"
 ---@field pins string           directory on a bpffs
 ---@field names? { listen?: string, observe: boolean }  DNS on the node
----@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn)
+---@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn), in order; what they raise is logged by the agent
+---@field warnings string[]
 
 ---@class lattice.agent.Handler
 ---@field name string
@@ -200,3 +201,53 @@ function Batch:addresses(i) end
 ---@param i integer
 ---@return table
 function Batch:event(i) end
+
+--- What the agent (lua/lattice/agent/init.lua) calls of the parts; each opens an object and gives it to done.
+---
+--- require("lattice.agent.device").open(device: lattice.agent.Device, options, done): makes the device, still down (kind
+---   "existing": it must be there). options: { adopt = boolean, log = fun(level, text), gone = fun(name), back = fun(name) }:
+---   gone when the device goes away under us, back when it is there again under this name (wireguard-go started anew
+---   included: it is down then, and the agent enforces first and calls raise).
+--- require("lattice.enforcer.nat").open(pairs: lattice.agent.Pair[], { log }, done)
+--- require("lattice.agent.names").open(options, done): options: { config, log, pin = fun(pins, done) (Enforcer:pin),
+---   devices = names }.
+--- require("lattice.events").open(options) -> Source: options: { log, node = hostname? }.
+--- require("lattice.control.server").open(agent, path, group, done)
+
+---@class lattice.agent.device.Handle
+local Device = {}
+--- Addresses and up; the policy is in force by then. Nothing to do for kind "existing".
+---@param done fun(ok: true?, err: string?)
+function Device:raise(done) end
+--- A reload changed the config of this device. What cannot be taken live: done(nil, "... needs a restart").
+---@param device lattice.agent.Device
+---@param done fun(ok: true?, err: string?)
+function Device:change(device, done) end
+--- For `status`: kind, up, address, mtu, peers with their last handshake.
+---@return table
+function Device:status() end
+--- keep: leave it as it is for the next agent (as far as it can outlive us), else remove what was made.
+---@param keep boolean
+---@param done fun(ok: true?, err: string?)
+function Device:close(keep, done) end
+
+---@class lattice.enforcer.Nat
+local Nat = {}
+---@param pairs lattice.agent.Pair[]
+---@param done fun(ok: true?, err: string?)
+function Nat:change(pairs, done) end
+---@return table
+function Nat:status() end
+---@param keep boolean
+---@param done fun(ok: true?, err: string?)
+function Nat:close(keep, done) end
+
+---@class lattice.agent.Names
+local Names = {}
+--- The rules of names are those of this generation from now on.
+---@param generation lattice.policies.Generation
+function Names:generation(generation) end
+---@return table
+function Names:status() end
+---@param done fun(ok: true?)
+function Names:close(done) end
