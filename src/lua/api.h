@@ -66,6 +66,7 @@ struct lat_api {
 	X(api)                                                                                     \
 	X(caps)                                                                                    \
 	X(json)                                                                                    \
+	X(link)                                                                                    \
 	X(log)                                                                                     \
 	X(loop)                                                                                    \
 	X(netns)                                                                                   \
@@ -74,7 +75,8 @@ struct lat_api {
 	X(queue)                                                                                   \
 	X(sandbox)                                                                                 \
 	X(sys)                                                                                     \
-	X(tables)
+	X(tables)                                                                                  \
+	X(tun)
 
 #define LAT_API_DECLARE(name) extern const struct lat_api lat_api_##name;
 LAT_API_MODULES(LAT_API_DECLARE)

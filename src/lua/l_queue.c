@@ -116,6 +116,8 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 		uv_poll_stop(poll); /* the queue is gone; its packets are dropped */
 		return;
 	}
+	if (status < 0) /* ENOBUFS shows as an error of the descriptor, on which libuv stops watching */
+		uv_poll_start(poll, UV_READABLE, on_readable);
 	q->packets += q->count;
 	if (q->count == 0)
 		return;
