@@ -71,6 +71,7 @@ struct lat_api {
 	X(loop)                                                                                    \
 	X(netns)                                                                                   \
 	X(notify)                                                                                  \
+	X(peer)                                                                                    \
 	X(policies)                                                                                \
 	X(queue)                                                                                   \
 	X(sandbox)                                                                                 \

@@ -36,6 +36,8 @@
 ---@field audit { match?: string[], sink: "file"|"syslog"|"unix", target?: string, rotate?: integer }[]
 ---@field control string        path of the control socket
 ---@field group string          group that may connect to it, "lattice"
+---@field writers? (string|integer)[]  users (names, ids) that may use its read-write verbs, beside root:
+---                             control("PATH", { group = "lattice", writers = { "operator" } })
 ---@field pins string           directory on a bpffs
 ---@field names? { listen?: string, observe: boolean }  DNS on the node
 ---@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn), in order; what they raise is logged by the agent
@@ -121,15 +123,39 @@ function Enforcer:status() end
 ---@param done fun(ok: true?, err: string?)
 function Enforcer:close(keep, done) end
 
+--- What Agent:status() gives. Only what JSON can hold: a list that may be empty is marked by json.array.
+---@class lattice.agent.Status
+---@field started integer       seconds since the epoch
+---@field config string         file
+---@field enforcer { name: string, reason: string, passed_over: { name: string, reason: string }[], detail: table }
+---                             detail: Enforcer:status()
+---@field generation integer    0: none, everything is denied
+---@field policy { name: string, default: string, rules: integer, files: string[], digest: string, loaded: integer }
+---                             Generation:info() and when it came into force
+---@field devices lattice.agent.DeviceStatus[]
+---@field reloads { ok: integer, refused: integer, last_error: string? }
+---@field temporary { id: integer, action: string, text: string, until_s: integer, uid: integer }[]
+---@field events { seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }
+---@field nat? table            Nat:status()
+---@field names? table          Names:status()
+
+--- Device:status(); handshake: seconds since the epoch, 0: none yet.
+---@class lattice.agent.DeviceStatus
+---@field name string
+---@field kind string           "wireguard", "tun", "existing"
+---@field up boolean
+---@field address string[]
+---@field mtu integer
+---@field wireguard? { public_key: string, listen: integer?, backend: string?, peers: { key: string, endpoint: string?, allowed: string[], handshake: integer, rx: integer, tx: integer }[] }
+
 --- The agent as the control socket and the REPL see it (lua/lattice/agent/init.lua makes it).
 ---@class lattice.agent.Agent
 ---@field config lattice.agent.Config
 ---@field events lattice.events.Source
 ---@field started integer       seconds since the epoch
 local Agent = {}
---- For `status` and `status --json`: enforcer { name, reason, passed_over = { { name, reason } } }, generation, policy info,
---- devices, reloads { ok, refused, last_error }, temporary rules, events { seen, lost }, audit { lost }.
----@return table
+--- For `status` and `status --json`.
+---@return lattice.agent.Status
 function Agent:status() end
 ---@return lattice.policies.Generation
 function Agent:generation() end
@@ -212,7 +238,8 @@ function Batch:event(i) end
 --- require("lattice.agent.names").open(options, done): options: { config, log, pin = fun(pins, done) (Enforcer:pin),
 ---   devices = names }.
 --- require("lattice.events").open(options) -> Source: options: { log, node = hostname? }.
---- require("lattice.control.server").open(agent, path, group, done)
+--- require("lattice.control.server").open(agent, { path, group, writers }, done): lattice.control.Server, with close(done)
+---   and verb(name, spec).
 
 ---@class lattice.agent.device.Handle
 local Device = {}

@@ -1,0 +1,226 @@
+-- The control socket of the agent: who may connect, which verbs there are, and who may use them.
+--
+--   server.open(agent, { path = "/run/lattice/control.sock", group = "lattice" }, function(control, err, code) end)
+--   control:verb("repl", { write = function(args) return args.write end, run = function(request, reply) end })
+--   control:close(done)
+--
+-- Root and the members of the group may connect. Read-only verbs are for all of them, the others for root, for the
+-- user the agent runs as, and for the users that `writers` names. A verb that throws is an error of its request only.
+local uv = require("luv")
+local connection = require("lattice.control.connection")
+local log = require("lattice.log")
+local peer = require("lattice.peer")
+local place = require("lattice.control.place")
+local sys = require("lattice.sys")
+
+local M = {}
+
+local limits = {
+  connections = 64,  -- at once
+  others = 48,       -- of them for users that may not write: they cannot lock root out
+  requests = 16,     -- under way in one connection
+  queue = 256 << 10, -- bytes unread: beyond it items of streams are dropped, and no request is read
+  most = 20 << 20,   -- bytes unread: beyond it the connection is closed
+  idle_ms = 60000,   -- without a request
+  linger_ms = 1000,  -- for the last bytes to go out
+}
+
+---@class lattice.control.Verb
+---@field write boolean|fun(args: table): boolean  whether it changes anything
+---@field run fun(request: lattice.control.Request, reply: lattice.control.Reply)
+
+---@class lattice.control.Options
+---@field path string
+---@field group string?     group whose members may connect; where it does not exist, none may
+---@field writers? (string|integer)[]  users (names, ids) that may use read-write verbs, beside root
+---@field limits? table<string, integer>  for tests
+
+---@class lattice.control.Server
+local Server = {}
+Server.__index = Server
+
+--- Adds a verb, or replaces one.
+---@param name string
+---@param spec lattice.control.Verb
+function Server:verb(name, spec)
+  assert(type(spec.run) == "function")
+  self.verbs[name] = spec
+end
+
+local function names(verbs)
+  local list = {}
+  for name in pairs(verbs) do list[#list + 1] = name end
+  table.sort(list)
+  return table.concat(list, ", ")
+end
+
+local function dispatch(self, request, reply)
+  local verb = self.verbs[request.verb]
+  if not verb then
+    return reply.error(("no verb '%s'; there are: %s"):format(request.verb, names(self.verbs)), "ENOSYS", 2)
+  end
+  local ok, why = xpcall(function()
+    local write = verb.write
+    if type(write) == "function" then write = write(request.args) end
+    if write and not request.writer then
+      log.warn(("control: uid %d may not use %s"):format(request.uid, request.verb))
+      return reply.error(("%s changes the agent: that is for root (you are uid %d); run it with sudo")
+        :format(request.verb, request.uid), "EPERM", 5)
+    end
+    verb.run(request, reply)
+  end, debug.traceback)
+  if ok then return end
+  log.error("control: internal error in " .. request.verb .. ":", why)
+  reply.error(("internal error in %s: %s"):format(request.verb, tostring(why):match("^[^\n]*")), "EFAULT", 1)
+end
+
+local function contains(list, value)
+  for _, one in ipairs(list) do
+    if one == value then return true end
+  end
+  return false
+end
+
+-- Whether the peer may use read-only verbs, and all of them; nil and why when it may nothing.
+local function judge(self, who)
+  local home, why = peer.at_home(who.pid)
+  if home == nil then return nil, "it cannot be told where you run (" .. why .. ")" end
+  if not home then return nil, "you are in another pid or user namespace (a sandbox?)" end
+  local writer = who.uid == 0 or who.uid == sys.uid() or contains(self.writers, who.uid)
+  if writer or (self.gid and (who.gid == self.gid or contains(who.groups, self.gid))) then return true, writer end
+  return nil, self.gid and ("uid %d is not in the group '%s' (sudo usermod -aG %s USER, then log in again)")
+    :format(who.uid, self.group, self.group)
+    or ("only root may: there is no group '%s' here"):format(self.group or "lattice")
+end
+
+local function full(self, writer)
+  if self.count >= self.limits.connections then return true end
+  return not writer and self.count_others >= self.limits.others
+end
+
+local function accept(self)
+  local pipe = uv.new_pipe(false)
+  local ok, why = self.listener:accept(pipe)
+  local who
+  if ok then who, why = peer.of(pipe:fileno()) end
+  if not who then
+    log.warn("control: a connection was not taken:", why)
+    return pipe:close()
+  end
+  local allowed, writer = judge(self, who)
+  local counted = allowed and not full(self, writer)
+  local one = connection.new(pipe, {
+    peer = who, writer = allowed and writer or false, limits = self.limits,
+    on_request = function(request, reply) dispatch(self, request, reply) end,
+    on_close = function(one)
+      if not self.connections[one] then return end
+      self.connections[one] = nil
+      if counted then
+        self.count = self.count - 1
+        self.count_others = self.count_others - (writer and 0 or 1)
+      end
+      if self.closing then self.closing() end
+    end,
+  })
+  self.connections[one] = true
+  if counted then
+    self.count = self.count + 1
+    self.count_others = self.count_others + (writer and 0 or 1)
+  elseif allowed then
+    one:reject("the agent has too many connections; try again", "EBUSY", 1)
+  else
+    log.warn(("control: pid %d, uid %d: %s"):format(who.pid, who.uid, writer))
+    one:reject("the control socket is not for you: " .. writer, "EACCES", 5)
+  end
+end
+
+local function sweep(self)
+  local now = uv.now()
+  for one in pairs(self.connections) do
+    if one:idle(now) then one:finish() end
+  end
+end
+
+--- Stops listening, removes the socket, lets answers under way go out (for a second at most), and closes.
+---@param done? fun()
+function Server:close(done)
+  done = done or function() end
+  if self.closed then return done() end
+  self.closed = true
+  self.listener:close()
+  self.sweeper:close()
+  place.remove(self.path, self.identity)
+  local timer = uv.new_timer()
+  self.closing = function()
+    if next(self.connections) then return end
+    self.closing = nil
+    timer:close()
+    self.broken_pipe:close()
+    done()
+  end
+  timer:start(self.limits.linger_ms, 0, function()
+    for one in pairs(self.connections) do one:close() end
+  end)
+  local list = {}
+  for one in pairs(self.connections) do list[#list + 1] = one end
+  for _, one in ipairs(list) do one:stop() end
+  if self.closing then self.closing() end
+end
+
+local function listen(self, done)
+  local ok, why, code = self.listener:bind(self.path)
+  if ok then
+    self.identity = place.identity(self.path)
+    ok, why = place.protect(self.path, self.gid)
+  end
+  if ok then
+    ok, why, code = self.listener:listen(64, function(err)
+      if not err then accept(self) end
+    end)
+  end
+  if not ok then
+    self.listener:close()
+    place.remove(self.path, self.identity)
+    return done(nil, ("control socket %s: %s"):format(self.path, why), code)
+  end
+  self.sweeper = uv.new_timer()
+  self.sweeper:start(1000, 1000, function() sweep(self) end)
+  self.sweeper:unref()
+  self.broken_pipe = uv.new_signal() -- a client that goes away is an error of a write, not the end of the agent
+  self.broken_pipe:start("sigpipe", function() end)
+  self.broken_pipe:unref()
+  done(self)
+end
+
+local function user_ids(writers)
+  local list = {}
+  for i, one in ipairs(writers or {}) do
+    local uid, why = one, nil
+    if type(one) == "string" then uid, why = peer.user(one) end
+    if not uid then return nil, ("there is no user '%s' (%s)"):format(one, why) end
+    list[i] = uid
+  end
+  return list
+end
+
+--- Opens the control socket. done(server), or done(nil, error, code).
+---@param agent lattice.agent.Agent
+---@param options lattice.control.Options
+---@param done fun(server: lattice.control.Server?, err: string?, code: string?)
+function M.open(agent, options, done)
+  local writers, why = user_ids(options.writers)
+  if not writers then return done(nil, why, "ENOENT") end
+  local self = setmetatable({
+    agent = agent, path = options.path, group = options.group, writers = writers, verbs = {}, connections = {},
+    count = 0, count_others = 0, limits = setmetatable(options.limits or {}, { __index = limits }),
+  }, Server)
+  self.gid = options.group and peer.group(options.group) or nil
+  place.prepare(self.path, self.gid, function(ok, err, code)
+    if not ok then return done(nil, err, code) end
+    self.listener = uv.new_pipe(false)
+    require("lattice.control.verbs").add(self, agent)
+    listen(self, done)
+  end)
+end
+
+return M

@@ -1,0 +1,22 @@
+/* Who is at the other end of a unix stream socket, as the kernel tells it. */
+#ifndef LAT_KERNEL_PEER_H
+#define LAT_KERNEL_PEER_H
+#include <sys/types.h>
+
+struct lat_peer {
+	pid_t pid; /* 0: in a pid namespace that is not below ours */
+	uid_t uid;
+	gid_t gid;
+	gid_t *groups; /* supplementary ones; lat_peer_fini frees them */
+	unsigned group_count;
+};
+
+/* Of the moment of its connect(). 0, or negative errno with *out untouched. */
+int lat_peer_get(int fd, struct lat_peer *out);
+void lat_peer_fini(struct lat_peer *peer);
+
+/* 1 when the process is in our pid and user namespace, 0 when it is in another one, negative errno when that cannot be
+ * told (the process is gone, /proc is not there). */
+int lat_peer_at_home(pid_t pid);
+
+#endif

@@ -1,0 +1,112 @@
+/* lattice.peer: who is at the other end of a unix socket, and the numbers of users and groups. */
+#include "lua/api.h"
+#include "kernel/peer.h"
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+
+static void close_peer(void *object)
+{
+	lat_peer_fini(object);
+	free(object);
+}
+
+static const struct lat_box_type peer_type = { "lattice.peer.Credentials", close_peer };
+
+static int l_of(lua_State *L)
+{
+	int fd = (int)luaL_checkinteger(L, 1), r;
+	struct lat_box *box = lat_box_new(L, &peer_type);
+	struct lat_peer *peer = calloc(1, sizeof(*peer));
+
+	if (!peer)
+		return luaL_error(L, "out of memory");
+	lat_box_fill(L, box, peer);
+	r = lat_peer_get(fd, peer);
+	if (r < 0) {
+		lat_box_close(L, box);
+		return lat_push_errno(L, r, "ask who is at the other end");
+	}
+	lua_createtable(L, 0, 4);
+	lua_pushinteger(L, peer->pid);
+	lua_setfield(L, -2, "pid");
+	lua_pushinteger(L, peer->uid);
+	lua_setfield(L, -2, "uid");
+	lua_pushinteger(L, peer->gid);
+	lua_setfield(L, -2, "gid");
+	lua_createtable(L, (int)peer->group_count, 0);
+	for (unsigned i = 0; i < peer->group_count; i++) {
+		lua_pushinteger(L, peer->groups[i]);
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	lua_setfield(L, -2, "groups");
+	lat_box_close(L, box);
+	return 1;
+}
+
+static int l_at_home(lua_State *L)
+{
+	int r = lat_peer_at_home((pid_t)luaL_checkinteger(L, 1));
+
+	if (r < 0)
+		return lat_push_errno(L, r, "look at a process's namespaces");
+	lua_pushboolean(L, r);
+	return 1;
+}
+
+static int l_group(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	const struct group *group;
+
+	errno = 0;
+	group = getgrnam(name);
+	if (!group)
+		return lat_push_errno(L, errno ? errno : ENOENT, "look up a group");
+	lua_pushinteger(L, group->gr_gid);
+	return 1;
+}
+
+static int l_user(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	const struct passwd *user;
+
+	errno = 0;
+	user = getpwnam(name);
+	if (!user)
+		return lat_push_errno(L, errno ? errno : ENOENT, "look up a user");
+	lua_pushinteger(L, user->pw_uid);
+	return 1;
+}
+
+static int open_peer(lua_State *L)
+{
+	lat_box_register(L, &peer_type);
+	return 0;
+}
+
+static const struct lat_api_function functions[] = {
+	{ "of", l_of, "fd: integer", "lattice.peer.Peer?, string? error, string? code",
+		"Who connected this unix socket." },
+	{ "at_home", l_at_home, "pid: integer", "boolean?, string? error, string? code",
+		"Whether the process is in our own pid and user namespace." },
+	{ "group", l_group, "name: string", "integer?, string? error, string? code", "The id of a group." },
+	{ "user", l_user, "name: string", "integer?, string? error, string? code", "The id of a user." },
+	{ 0 },
+};
+
+static const struct lat_api_class classes[] = {
+	{ "lattice.peer.Peer", "As it was when it connected; pid 0: of another pid namespace.", NULL, NULL,
+		"pid: integer, uid: integer, gid: integer, groups: integer[]" },
+	{ 0 },
+};
+
+const struct lat_api lat_api_peer = {
+	.name = "lattice.peer",
+	.doc = "Who is at the other end of a unix socket; users and groups.",
+	.functions = functions,
+	.classes = classes,
+	.open = open_peer,
+};
