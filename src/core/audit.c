@@ -12,6 +12,7 @@
 #include "core/audit_sink.h"
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <stdio.h>
 
@@ -28,6 +29,7 @@ struct lane {
 
 struct routing {
 	struct routing *next; /* handed over after this one */
+	size_t from;          /* the first record in the queue that is its */
 	size_t lane_count, sink_count;
 	struct lane *lanes;
 	struct lat_sink **sinks;
@@ -45,7 +47,8 @@ struct lat_audit {
 	struct routing *handed;  /* not taken by the writer yet */
 	struct routing *newest;  /* the loop thread's look */
 	struct routing *current; /* the writer's */
-	uint64_t lost;           /* by sinks; set at the end */
+	uint64_t lost;           /* by sinks that ended */
+	_Atomic uint64_t sinks_lost; /* by all sinks, as of the last flush */
 	char *run_name, *run_id, *mode, *policy, host[256];
 	struct lat_audit_context context;
 	struct lat_record *queue;
@@ -135,15 +138,23 @@ static int routing_new(const struct routing *old, const struct lat_audit_context
 	return 0;
 }
 
-static bool wants(const struct lane *l, const struct lat_record *r)
+static bool wants(const struct lane *l, uint8_t kind, uint8_t action)
 {
-	bool judged = r->kind == LAT_RECORD_VERDICT || r->kind == LAT_RECORD_DNS || r->kind == LAT_RECORD_UNIX;
+	bool judged = kind == LAT_RECORD_VERDICT || kind == LAT_RECORD_DNS || kind == LAT_RECORD_UNIX;
 
-	if (r->kind == LAT_RECORD_LOSS)
+	if (kind == LAT_RECORD_LOSS)
 		return true;
-	if (l->kinds && !(l->kinds & 1u << r->kind))
+	if (l->kinds && !(l->kinds & 1u << kind))
 		return false;
-	return !judged || !l->actions || l->actions & 1u << r->action;
+	return !judged || !l->actions || l->actions & 1u << action;
+}
+
+bool lat_audit_wants(const struct lat_audit *a, uint8_t kind, uint8_t action)
+{
+	for (size_t i = 0; i < a->newest->lane_count; i++)
+		if (wants(&a->newest->lanes[i], kind, action))
+			return true;
+	return false;
 }
 
 static void write_record(struct lat_audit *a, const struct lat_record *r)
@@ -152,7 +163,7 @@ static void write_record(struct lat_audit *a, const struct lat_record *r)
 
 	for (size_t s = 0; s < c->sink_count; s++)
 		for (size_t i = 0; i < c->lane_count; i++)
-			if (c->lanes[i].sink == s && wants(&c->lanes[i], r)) {
+			if (c->lanes[i].sink == s && wants(&c->lanes[i], r->kind, r->action)) {
 				lat_sink_put(c->sinks[s], r, &a->context);
 				break;
 			}
@@ -160,12 +171,15 @@ static void write_record(struct lat_audit *a, const struct lat_record *r)
 
 static bool flush_sinks(struct lat_audit *a)
 {
+	uint64_t lost = a->lost;
 	bool pending = false;
 
 	for (size_t i = 0; i < a->current->sink_count; i++) {
 		lat_sink_flush(a->current->sinks[i], &a->context);
 		pending |= lat_sink_pending(a->current->sinks[i]);
+		lost += lat_sink_lost(a->current->sinks[i]);
 	}
+	atomic_store_explicit(&a->sinks_lost, lost, memory_order_relaxed);
 	return pending;
 }
 
@@ -249,8 +263,15 @@ static void *write_loop(void *arg)
 			continue;
 		}
 		dozed = false;
-		if (next)
+		if (next && next->from > from) { /* first what is the old one's */
+			to = next->from < to ? next->from : to;
+			next = NULL;
+		}
+		if (next) {
 			a->handed = next->next;
+			if (a->handed && a->handed->from < to)
+				to = a->handed->from;
+		}
 		if (from == to && a->dropped)
 			loss = loss_record(a);
 		pthread_mutex_unlock(&a->lock);
@@ -351,8 +372,11 @@ int lat_audit_start(const struct lat_audit_options *o, struct lat_audit **out, c
 /* Under the lock. The indices run on; only where they are equal may both go back to 0, which keeps the pages in use few. */
 static bool push(struct lat_audit *a, const struct lat_record *r)
 {
-	if (a->head == a->tail)
+	if (a->head == a->tail) {
 		a->head = a->tail = 0;
+		for (struct routing *next = a->handed; next; next = next->next)
+			next->from = 0;
+	}
 	if (a->tail - a->head == a->size)
 		return false;
 	a->queue[a->tail++ % a->size] = *r;
@@ -392,6 +416,7 @@ int lat_audit_reroute(struct lat_audit *a, const struct lat_audit_route *routes,
 		return r;
 	pthread_mutex_lock(&a->lock);
 	a->newest = next;
+	next->from = a->tail; /* what is queued is still for the old routes */
 	for (end = &a->handed; *end; end = &(*end)->next)
 		;
 	*end = next;
@@ -399,6 +424,16 @@ int lat_audit_reroute(struct lat_audit *a, const struct lat_audit_route *routes,
 		pthread_cond_signal(&a->wake);
 	pthread_mutex_unlock(&a->lock);
 	return 0;
+}
+
+uint64_t lat_audit_lost(struct lat_audit *a)
+{
+	uint64_t lost;
+
+	pthread_mutex_lock(&a->lock);
+	lost = a->dropped_total;
+	pthread_mutex_unlock(&a->lock);
+	return lost + atomic_load_explicit(&a->sinks_lost, memory_order_relaxed);
 }
 
 uint64_t lat_audit_stop(struct lat_audit *a, int timeout_ms)

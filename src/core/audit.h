@@ -31,15 +31,20 @@ struct lat_audit_options {
 int lat_audit_start(const struct lat_audit_options *options, struct lat_audit **out, const char **failed_target);
 /* Numbers, stamps and queues the record; never blocks. The record is copied (seq and time_ms are also set in *record). */
 void lat_audit_emit(struct lat_audit *audit, struct lat_record *record);
+/* Does any route take such a record? For the thread that emits; nobody needs a record made that this refuses. */
+bool lat_audit_wants(const struct lat_audit *audit, uint8_t kind, uint8_t action);
 /* New routes after a reload; sinks that stay stay open. */
 int lat_audit_reroute(struct lat_audit *audit, const struct lat_audit_route *routes, size_t count, const char **failed_target);
+/* Records lost so far, by a full queue and by sinks. */
+uint64_t lat_audit_lost(struct lat_audit *audit);
 /* Writes what is queued (bounded by timeout_ms), fsyncs files, ends the thread, frees. Returns records lost in all. */
 uint64_t lat_audit_stop(struct lat_audit *audit, int timeout_ms);
 
 /* The record as one OCSF 1.6 JSON line without the newline, into buf; returns the length, or -ENOSPC. Every byte below
  * 0x20, 0x7f and invalid UTF-8 in strings is escaped (base/json.h).
  *
- * Classes: 4001 for VERDICT, CLOSE and UNIX; 4003 for DNS; 5019 for RELOAD; 1007 for START and EXIT; 0 (base event) for the
+ * Classes: 4001 for VERDICT, CLOSE and UNIX; 4003 for DNS; 5019 for RELOAD and
+ * OPERATOR; 1007 for START and EXIT; 0 (base event) for the
  * rest. What OCSF has no place for is in unmapped.lattice: kind, action, rule, where, generation and whatever else of the
  * record is not zero, under its own name.
  *

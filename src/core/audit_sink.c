@@ -357,6 +357,11 @@ bool lat_sink_pending(const struct lat_sink *s)
 	return s->len || s->lost;
 }
 
+uint64_t lat_sink_lost(const struct lat_sink *s)
+{
+	return s->lost_total;
+}
+
 uint64_t lat_sink_close(struct lat_sink *s, const struct lat_audit_context *c)
 {
 	uint64_t lost;

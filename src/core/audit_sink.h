@@ -19,6 +19,8 @@ void lat_sink_put(struct lat_sink *sink, const struct lat_record *record, const 
 void lat_sink_flush(struct lat_sink *sink, const struct lat_audit_context *context);
 /* Something is kept, or a loss is not told yet. */
 bool lat_sink_pending(const struct lat_sink *sink);
+/* Lines lost so far. */
+uint64_t lat_sink_lost(const struct lat_sink *sink);
 /* Flushes, fsyncs and frees. Returns how many lines were lost in all, those still kept included. */
 uint64_t lat_sink_close(struct lat_sink *sink, const struct lat_audit_context *context);
 

@@ -8,13 +8,13 @@
 #define OCSF_VERSION "1.6.0"
 
 static const char *const kind_names[] = { "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck",
-	"handler" };
+	"handler", "operator" };
 _Static_assert(sizeof(kind_names) / sizeof(kind_names[0]) == LAT_RECORD_COUNT, "a name for each kind");
 
 static const struct shape {
 	uint16_t category, class;
 } shapes[] = { { 4, 4001 }, { 4, 4001 }, { 4, 4003 }, { 4, 4001 }, { 1, 1007 }, { 1, 1007 }, { 5, 5019 }, { 0, 0 }, { 0, 0 },
-	{ 0, 0 } };
+	{ 0, 0 }, { 5, 5019 } };
 _Static_assert(sizeof(shapes) / sizeof(shapes[0]) == LAT_RECORD_COUNT, "a class for each kind");
 
 static bool is_judgement(const struct lat_record *r)
@@ -39,6 +39,7 @@ static unsigned activity(const struct lat_record *r)
 		return 2;
 	case LAT_RECORD_START: /* launch */
 	case LAT_RECORD_RELOAD: /* log */
+	case LAT_RECORD_OPERATOR:
 		return 1;
 	default:
 		return 99; /* other */
@@ -182,6 +183,19 @@ static void put_process(struct lat_json *j, const struct lat_identity *who)
 	lat_json_close(j, '}');
 }
 
+/* Somebody whose program is not known. */
+static void put_operator(struct lat_json *j, const struct lat_identity *who)
+{
+	char uid[16];
+
+	snprintf(uid, sizeof(uid), "%u", who->uid);
+	lat_json_open(j, "actor", '{');
+	lat_json_open(j, "user", '{');
+	lat_json_string(j, "uid", uid);
+	lat_json_close(j, '}');
+	lat_json_close(j, '}');
+}
+
 static void put_policy(struct lat_json *j, const struct lat_record *r, const struct lat_audit_context *c)
 {
 	char text[24];
@@ -270,7 +284,7 @@ int lat_record_ocsf(const struct lat_record *r, const struct lat_audit_context *
 		lat_json_uint(&j, "action_id", passed(r) || r->audit_only ? 1 : 2);
 		lat_json_uint(&j, "disposition_id", disposition(r));
 	}
-	if (is_judgement(r) || r->kind == LAT_RECORD_RELOAD || r->kind == LAT_RECORD_EXIT)
+	if (is_judgement(r) || shape->class == 5019 || r->kind == LAT_RECORD_EXIT)
 		lat_json_uint(&j, "status_id", r->err || r->rcode || r->status ? 2 : 1);
 	if (r->kind != LAT_RECORD_UNIX)
 		put_text(&j, "status_detail", r->text);
@@ -286,6 +300,8 @@ int lat_record_ocsf(const struct lat_record *r, const struct lat_audit_context *
 		lat_json_open(&j, "actor", '{');
 		put_process(&j, &r->who);
 		lat_json_close(&j, '}');
+	} else if (r->kind == LAT_RECORD_OPERATOR) {
+		put_operator(&j, &r->who);
 	}
 	put_policy(&j, r, c);
 	lat_json_open(&j, "device", '{');

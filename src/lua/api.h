@@ -65,6 +65,7 @@ struct lat_api {
 	X(addr)                                                                                    \
 	X(api)                                                                                     \
 	X(caps)                                                                                    \
+	X(events)                                                                                  \
 	X(json)                                                                                    \
 	X(link)                                                                                    \
 	X(log)                                                                                     \

@@ -88,6 +88,12 @@ function body.exit(record) return ("status %d"):format(record.status or 0) end
 
 function body.loss(record) return ("%d records could not be written"):format(record.lost or 0) end
 
+function body.operator(record)
+  local parts = { "uid " .. (record.uid or "?") }
+  ending(record, parts)
+  return table.concat(parts, " ")
+end
+
 local function other(record)
   local parts = { record.generation > 0 and "generation " .. record.generation or nil }
   if record.pid then parts[#parts + 1] = who(record) end

@@ -15,7 +15,8 @@ local MAX_LINE = 1 << 20
 ---@field time integer    milliseconds since the epoch
 ---@field run string      id of the run
 ---@field run_name? string
----@field kind string     "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck", "handler"
+---@field kind string     "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck", "handler",
+---                        "operator"
 ---@field action string   "allow", "deny", "drop", "ask", "audit"
 ---@field passed boolean  the program got through (also where audit_only says: against the policy)
 ---@field audit_only boolean
@@ -81,13 +82,16 @@ local function endpoint(record, event)
   record.name = get(event, "string", "unmapped", "lattice", "name") or get(event, "string", far, "hostname")
 end
 
+local function user_id(text) return math.tointeger(tonumber(text or "")) end
+
 local function process(record, event)
   local at = "actor"
+  record.uid = user_id(get(event, "string", at, "user", "uid")) -- an operator: no program of theirs is known
   if get(event, "integer", "actor", "process", "pid") == nil then return end
   record.pid = count(event, at, "process", "pid")
   record.program = get(event, "string", at, "process", "name")
   record.exe = get(event, "string", at, "process", "file", "path")
-  record.uid = math.tointeger(tonumber(get(event, "string", at, "process", "user", "uid") or ""))
+  record.uid = user_id(get(event, "string", at, "process", "user", "uid"))
 end
 
 -- Throws { what = ... } when the event is no record of ours.

@@ -188,45 +188,9 @@ function Agent:explain(flow, done) end
 ---@param text string
 function Agent:note(uid, text) end
 
---- Verdict events of one enforcer (C module lattice.events; a box): it drains a ring buffer or NFLOG on the loop in batches,
---- gives each batch to the audit (in C), to the watchers' memory ring, and to the ordered handlers.
----@class lattice.events.Source
-local Source = {}
---- The records of a BPF ring buffer map, by descriptor (taken).
----@param fd integer
-function Source:ring(fd) end
---- NFLOG group whose prefix is "lattice:GENERATION:RULE:ACTION:DIR".
----@param group integer
-function Source:nflog(group) end
---- Handlers see events from then on; ordered by before/after.
----@param handler lattice.agent.Handler
-function Source:on(handler) end
---- Names the rules of events: called by the reload at each flip, the last two generations are kept.
----@param generation lattice.policies.Generation
-function Source:generation(generation) end
---- The last `count` events at most that the filter lets pass, as tables, and then each new one; call the result to end it.
----@param filter { verdict?: string, proto?: integer, addr?: string, port?: integer, dir?: string, rule?: integer, last?: integer }
----@param fn fun(event: table)
----@return fun() stop
-function Source:watch(filter, fn) end
----@return { seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }
-function Source:counters() end
-
---- A batch in a handler; valid until the handler returns.
----@class lattice.events.Batch
----@field count integer
-local Batch = {}
---- Without making a table: dir, action, proto, rule, generation, port, sport, length, time_ns.
----@param i integer
----@return integer dir, integer action, integer proto, integer rule, integer generation, integer port, integer sport, integer length, integer time_ns
-function Batch:fields(i) end
----@param i integer
----@return string addr, string local_addr, string device
-function Batch:addresses(i) end
---- As watch gives it: { time_ms, verdict, action, dir, proto, addr, port, local_addr, sport, rule, where, reason, device, generation }.
----@param i integer
----@return table
-function Batch:event(i) end
+--- Verdict events of one enforcer: lattice.events.Source (C module lattice.events, stub in lua/lattice/_meta/events.lua; its
+--- parts: src/lua/events.h): ring, nflog, push, on, watch, generation (at each flip), routes, record (start, exit, reload,
+--- operator), counters. A handler gets a lattice.events.Batch: count, fields(i), addresses(i), event(i).
 
 --- What the agent (lua/lattice/agent/init.lua) calls of the parts; each opens an object and gives it to done.
 ---
@@ -237,7 +201,8 @@ function Batch:event(i) end
 --- require("lattice.enforcer.nat").open(pairs: lattice.agent.Pair[], { log }, done)
 --- require("lattice.agent.names").open(options, done): options: { config, log, pin = fun(pins, done) (Enforcer:pin),
 ---   devices = names }.
---- require("lattice.events").open(options) -> Source: options: { log, node = hostname? }.
+--- require("lattice.events").open(options) -> Source, or nil, error, code (a sink that cannot be opened): options: { run_name =
+---   node's name, mode = "node", policy = name, routes = Generation:info().audit }; a reload: source:routes(info.audit).
 --- require("lattice.control.server").open(agent, { path, group, writers }, done): lattice.control.Server, with close(done)
 ---   and verb(name, spec).
 

@@ -1,0 +1,244 @@
+/* See pump.h. Runs on the loop thread. */
+#include "core/pump.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include <stdio.h>
+#include <string.h>
+
+#define MEMORY_DEFAULT 4096
+/* Events of a generation may come after the flip to the next one; with three, two quick reloads are named rightly. */
+#define GENERATIONS 3
+
+struct lat_pump {
+	struct lat_audit *audit;
+	struct lat_policy *policies[GENERATIONS]; /* newest first; NULL: none */
+	struct lat_pump_counters counters;
+	uint64_t next;
+	size_t size;
+	struct lat_event *kept;
+};
+
+int lat_pump_new(const struct lat_pump_options *options, struct lat_pump **out, const char **failed_target)
+{
+	struct lat_pump *p = calloc(1, sizeof(*p));
+	int r = 0;
+
+	*failed_target = NULL;
+	if (!p)
+		return -ENOMEM;
+	p->size = options->memory ? options->memory : MEMORY_DEFAULT;
+	p->kept = calloc(p->size, sizeof(*p->kept));
+	if (!p->kept)
+		r = -ENOMEM;
+	if (r == 0 && options->audit)
+		r = lat_audit_start(options->audit, &p->audit, failed_target);
+	if (r < 0) {
+		free(p->kept);
+		free(p);
+		return r;
+	}
+	*out = p;
+	return 0;
+}
+
+uint64_t lat_pump_free(struct lat_pump *p, int timeout_ms)
+{
+	uint64_t lost = 0;
+
+	if (!p)
+		return 0;
+	if (p->audit)
+		lost = lat_audit_stop(p->audit, timeout_ms);
+	for (size_t i = 0; i < GENERATIONS; i++)
+		lat_policy_unref(p->policies[i]);
+	free(p->kept);
+	free(p);
+	return lost;
+}
+
+void lat_pump_generation(struct lat_pump *p, struct lat_policy *policy)
+{
+	if (p->policies[0] == policy)
+		return;
+	lat_policy_unref(p->policies[GENERATIONS - 1]);
+	memmove(p->policies + 1, p->policies, (GENERATIONS - 1) * sizeof(p->policies[0]));
+	p->policies[0] = lat_policy_ref(policy);
+}
+
+void lat_pump_rule(const struct lat_pump *p, const struct lat_event *e, struct lat_event_rule *out)
+{
+	const struct lat_policy *policy = NULL;
+
+	*out = (struct lat_event_rule){ .where = "default", .log = true };
+	if (e->rule & LAT_RULE_TEMPORARY) {
+		snprintf(out->buf, sizeof(out->buf), "temporary:%u", e->rule & ~LAT_RULE_TEMPORARY);
+		out->where = out->buf;
+		return;
+	}
+	if (e->rule == 0)
+		return;
+	for (size_t i = 0; i < GENERATIONS && !policy; i++)
+		if (p->policies[i] && p->policies[i]->generation == e->generation)
+			policy = p->policies[i];
+	if (policy && e->rule <= policy->spec.rule_count) {
+		const struct lat_rule *rule = &policy->spec.rules[e->rule - 1];
+
+		out->where = rule->where;
+		out->reason = rule->reason;
+		out->log = rule->log;
+		return;
+	}
+	snprintf(out->buf, sizeof(out->buf), "rule %u", e->rule);
+	out->where = out->buf;
+}
+
+void lat_event_flow(const struct lat_event *e, struct lat_flow *f)
+{
+	memcpy(f->local.b, e->local, sizeof(f->local.b));
+	memcpy(f->remote.b, e->remote, sizeof(f->remote.b));
+	f->sport = e->sport;
+	f->dport = e->dport;
+	f->proto = e->proto;
+	f->dir = e->dir;
+}
+
+uint64_t lat_event_time_ms(const struct lat_event *e)
+{
+	uint64_t now = lat_now_ns();
+
+	return lat_wall_ms() - (e->time_ns < now ? (now - e->time_ns) / LAT_NS_PER_MS : 0);
+}
+
+static void put_text(char *to, size_t size, const char *text)
+{
+	size_t len = strnlen(text, size - 1);
+
+	memcpy(to, text, len);
+	to[len] = '\0';
+}
+
+/* The record as far as it is not text: that part is set where it is needed, which saves clearing a kilobyte an event. */
+static void begin_record(struct lat_record *r, uint8_t kind)
+{
+	memset(r, 0, offsetof(struct lat_record, name));
+	r->kind = kind;
+	r->name[0] = r->where[0] = r->text[0] = '\0';
+}
+
+static void write_event(struct lat_pump *p, const struct lat_event *e)
+{
+	uint8_t kind = e->kind == LAT_EVENT_CLOSE ? LAT_RECORD_CLOSE : LAT_RECORD_VERDICT;
+	struct lat_event_rule rule;
+	struct lat_record r;
+
+	if (!lat_audit_wants(p->audit, kind, e->action))
+		return;
+	lat_pump_rule(p, e, &rule);
+	if (!rule.log && e->action == LAT_ACTION_ALLOW)
+		return;
+	begin_record(&r, kind);
+	r.action = e->action;
+	r.rule = e->rule;
+	r.generation = e->generation;
+	lat_event_flow(e, &r.flow);
+	if (e->kind == LAT_EVENT_CLOSE) {
+		r.bytes_out = e->bytes_out;
+		r.bytes_in = e->bytes_in;
+		r.duration_ns = e->duration_ns;
+	}
+	put_text(r.where, sizeof(r.where), rule.where);
+	if (rule.reason)
+		put_text(r.text, sizeof(r.text), rule.reason);
+	lat_audit_emit(p->audit, &r);
+}
+
+static void write_loss(struct lat_pump *p, uint64_t count, const struct lat_event *e, const char *why)
+{
+	struct lat_event_rule rule;
+	struct lat_record r;
+
+	p->counters.lost += count;
+	if (!p->audit || !count)
+		return;
+	begin_record(&r, LAT_RECORD_LOSS);
+	r.lost = count;
+	if (e && e->rule) {
+		lat_pump_rule(p, e, &rule);
+		r.rule = e->rule;
+		put_text(r.where, sizeof(r.where), rule.where);
+	}
+	if (e)
+		r.generation = e->generation;
+	put_text(r.text, sizeof(r.text), why);
+	lat_audit_emit(p->audit, &r);
+}
+
+/* Everything that something further on uses as an index or takes for granted. */
+static bool is_event(const struct lat_event *e)
+{
+	return e->kind >= LAT_EVENT_VERDICT && e->kind <= LAT_EVENT_LOSS && e->action < LAT_ACTION_COUNT &&
+		e->dir < LAT_DIR_COUNT;
+}
+
+int lat_pump_take(struct lat_pump *p, const void *data, size_t size, struct lat_event *copy)
+{
+	struct lat_event *e = &p->kept[p->next % p->size], loss;
+
+	if (size < sizeof(*e)) {
+		p->counters.odd++;
+		write_loss(p, 1, NULL, "a record of the kernel was too short for an event");
+		return -EINVAL;
+	}
+	memcpy(&loss, data, sizeof(loss));
+	if (!is_event(&loss)) {
+		p->counters.odd++;
+		write_loss(p, 1, NULL, "a record of the kernel was no event");
+		return -EINVAL;
+	}
+	if (copy)
+		*copy = loss;
+	if (loss.kind == LAT_EVENT_LOSS) {
+		p->counters.lost_in_kernel += loss.packets;
+		write_loss(p, loss.packets, &loss,
+			loss.rule ? "not told one by one: the rate of the rule" : "the kernel's event buffer was full");
+		return 0;
+	}
+	*e = loss;
+	p->next++;
+	p->counters.seen++;
+	if (p->audit)
+		write_event(p, e);
+	return 0;
+}
+
+void lat_pump_lost(struct lat_pump *p, uint64_t count, const char *why)
+{
+	p->counters.lost_in_kernel += count;
+	write_loss(p, count, NULL, why);
+}
+
+uint64_t lat_pump_next(const struct lat_pump *p)
+{
+	return p->next;
+}
+
+uint64_t lat_pump_first(const struct lat_pump *p)
+{
+	return p->next > p->size ? p->next - p->size : 0;
+}
+
+const struct lat_event *lat_pump_at(const struct lat_pump *p, uint64_t number)
+{
+	return &p->kept[number % p->size];
+}
+
+void lat_pump_count(const struct lat_pump *p, struct lat_pump_counters *out)
+{
+	*out = p->counters;
+	out->audit_lost = p->audit ? lat_audit_lost(p->audit) : 0;
+}
+
+struct lat_audit *lat_pump_audit(struct lat_pump *p)
+{
+	return p->audit;
+}

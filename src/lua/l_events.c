@@ -1,0 +1,332 @@
+/* lattice.events: the verdict events of an enforcer, for the audit, for watchers and for ordered handlers. A source owns
+ * the audit and the newest events (core/pump.h); what feeds it is events_read.c, what Lua gets events_batch.c. */
+#include "lua/events.h"
+#include "base/clock.h"
+#include "lua/l_policies.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_ROUTES 64
+#define DEADLINE_MS 100 /* of a batch in Lua */
+
+const char *lat_events_text(lua_State *L, int table, const char *key, bool needed)
+{
+	int type = lua_getfield(L, table, key);
+
+	if (type != LUA_TSTRING && (needed || type != LUA_TNIL))
+		luaL_argerror(L, table, lua_pushfstring(L, "'%s' must be a text", key));
+	return lua_tostring(L, -1); /* it stays in the table */
+}
+
+static lua_Integer optional_integer(lua_State *L, int table, const char *key, lua_Integer fallback)
+{
+	lua_Integer value = fallback;
+	int is = 1;
+
+	if (lua_getfield(L, table, key) != LUA_TNIL)
+		value = lua_tointegerx(L, -1, &is);
+	if (!is || value < 0)
+		luaL_argerror(L, table, lua_pushfstring(L, "'%s' must be a count", key));
+	lua_pop(L, 1);
+	return value;
+}
+
+/* ---- opening ---- */
+
+/* Routes of the list at `index`; the texts stay in it. Nothing is held. */
+static size_t check_routes(lua_State *L, int index, struct lat_audit_route routes[MAX_ROUTES])
+{
+	static const char *const sinks[] = { "file", "syslog", "unix" };
+	size_t n = (size_t)luaL_len(L, index);
+
+	luaL_argcheck(L, n <= MAX_ROUTES, index, "too many audit routes");
+	for (size_t i = 0; i < n; i++) {
+		const char *sink;
+		unsigned s = 0;
+		int row;
+
+		luaL_argcheck(L, lua_geti(L, index, (lua_Integer)i + 1) == LUA_TTABLE, index, "a list of routes expected");
+		row = lua_gettop(L);
+		sink = lat_events_text(L, row, "sink", true);
+		while (s < 3 && strcmp(sinks[s], sink) != 0)
+			s++;
+		luaL_argcheck(L, s < 3, index, "a route's sink is \"file\", \"syslog\" or \"unix\"");
+		routes[i] = (struct lat_audit_route){ .fd = -1, .sink = s,
+			.target = lat_events_text(L, row, "target", s != LAT_SINK_SYSLOG),
+			.kinds = (uint32_t)optional_integer(L, row, "kinds", 0),
+			.actions = (uint32_t)optional_integer(L, row, "actions", 0),
+			.rotate_bytes = (uint64_t)optional_integer(L, row, "rotate", 0) };
+		lua_settop(L, row - 1);
+	}
+	return n;
+}
+
+static int push_sink_error(lua_State *L, int r, const char *target)
+{
+	char tried[300];
+
+	snprintf(tried, sizeof(tried), "open the audit sink %.250s", target ? target : "");
+	return lat_push_errno(L, r, tried);
+}
+
+static int l_open(lua_State *L)
+{
+	struct lat_audit_route routes[MAX_ROUTES];
+	struct lat_audit_options audit = { .routes = routes };
+	struct lat_pump_options pump = { .audit = &audit };
+	char run_id[48];
+	const char *target, *id;
+	struct lat_box *box;
+	struct lat_events *s;
+	int r;
+
+	if (lua_isnoneornil(L, 1)) {
+		lua_settop(L, 0);
+		lua_newtable(L);
+	}
+	luaL_checktype(L, 1, LUA_TTABLE);
+	lua_settop(L, 1);
+	audit.run_name = lat_events_text(L, 1, "run_name", false);
+	audit.mode = lat_events_text(L, 1, "mode", false);
+	audit.policy = lat_events_text(L, 1, "policy", false);
+	id = lat_events_text(L, 1, "run_id", false);
+	snprintf(run_id, sizeof(run_id), "%llx-%d", (unsigned long long)lat_wall_ms(), getpid());
+	audit.run_id = id ? id : run_id;
+	audit.queue_records = (size_t)optional_integer(L, 1, "queue", 0);
+	pump.memory = (size_t)optional_integer(L, 1, "memory", 0);
+	luaL_argcheck(L, audit.queue_records <= 1 << 20 && pump.memory <= 1 << 20, 1, "'queue' and 'memory': too many");
+	if (lua_getfield(L, 1, "routes") != LUA_TNIL) {
+		luaL_argcheck(L, lua_istable(L, -1), 1, "'routes' must be a list");
+		audit.route_count = check_routes(L, lua_gettop(L), routes);
+	}
+	r = (int)optional_integer(L, 1, "deadline_ms", DEADLINE_MS);
+	box = lat_box_new(L, &lat_events_type);
+	lua_createtable(L, 3, 0);
+	for (int i = LAT_EVENTS_CALLS; i <= LAT_EVENTS_WATCHES; i++) {
+		lua_newtable(L);
+		lua_rawseti(L, -2, i);
+	}
+	lua_setiuservalue(L, -2, 1);
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return lat_push_errno(L, ENOMEM, "open a source of events");
+	s->rt = lat_rt_of(L);
+	s->deadline_ms = (uint32_t)r;
+	r = lat_pump_new(&pump, &s->pump, &target);
+	if (r < 0) {
+		free(s);
+		return push_sink_error(L, r, target);
+	}
+	lat_box_fill(L, box, s);
+	return 1;
+}
+
+static int l_routes(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	struct lat_audit_route routes[MAX_ROUTES];
+	const char *target;
+	size_t n;
+	int r;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	n = check_routes(L, 2, routes);
+	r = lat_audit_reroute(lat_pump_audit(s->pump), routes, n, &target);
+	if (r < 0)
+		return push_sink_error(L, r, target);
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+/* ---- handlers ---- */
+
+static int l_on(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	struct lat_order_item items[LAT_ORDER_MAX + 1];
+	size_t slot = s->handler_count, order[LAT_ORDER_MAX];
+	struct lat_events_handler *h = &s->handlers[slot];
+	int e;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	for (size_t i = 0; i < slot; i++)
+		items[i] = (struct lat_order_item){ s->handlers[i].name, s->handlers[i].before, s->handlers[i].after };
+	items[slot].name = lat_events_text(L, 2, "name", true);
+	items[slot].before = lat_events_text(L, 2, "before", false);
+	items[slot].after = lat_events_text(L, 2, "after", false);
+	luaL_argcheck(L, lua_getfield(L, 2, "call") == LUA_TFUNCTION, 2, "'call' must be a function");
+	for (size_t i = 0; i < slot; i++)
+		if (strcmp(items[i].name, items[slot].name) == 0)
+			luaL_argerror(L, 2, lua_pushfstring(L, "there is a handler '%s' already", items[slot].name));
+	e = slot == LAT_ORDER_MAX ? -E2BIG : lat_order(items, slot + 1, order);
+	if (e == -ELOOP) {
+		lua_pushnil(L);
+		lua_pushfstring(L, "handler '%s': its before and after contradict those of the other handlers",
+			items[slot].name);
+		lua_pushliteral(L, "ELOOP");
+		return 3;
+	}
+	if (e < 0)
+		return lat_push_errno(L, e, "add a handler");
+	lua_getiuservalue(L, 1, 1);
+	lua_rawgeti(L, -1, LAT_EVENTS_CALLS);
+	lua_pushvalue(L, -3);
+	lua_rawseti(L, -2, (lua_Integer)slot + 1);
+	lua_rawgeti(L, -2, LAT_EVENTS_BATCHES);
+	lat_events_push_batch(L, 1);
+	lua_rawseti(L, -2, (lua_Integer)slot + 1);
+	memset(h, 0, sizeof(*h));
+	h->name = strdup(items[slot].name);
+	h->before = items[slot].before ? strdup(items[slot].before) : NULL;
+	h->after = items[slot].after ? strdup(items[slot].after) : NULL;
+	if (!h->name || (items[slot].before && !h->before) || (items[slot].after && !h->after)) {
+		free(h->name);
+		free(h->before);
+		free(h->after);
+		return lat_push_errno(L, ENOMEM, "add a handler");
+	}
+	memcpy(s->order, order, (slot + 1) * sizeof(order[0]));
+	s->handler_count++;
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+static int l_handlers(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+
+	lua_createtable(L, (int)s->handler_count, 0);
+	for (size_t i = 0; i < s->handler_count; i++) {
+		const struct lat_events_handler *h = &s->handlers[s->order[i]];
+
+		lua_createtable(L, 0, 3);
+		lua_pushstring(L, h->name);
+		lua_setfield(L, -2, "name");
+		lua_pushinteger(L, h->trips);
+		lua_setfield(L, -2, "trips");
+		lua_pushboolean(L, h->gone);
+		lua_setfield(L, -2, "dropped");
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	return 1;
+}
+
+/* ---- the rest ---- */
+
+static int l_generation(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+
+	lat_pump_generation(s->pump, lat_lua_check_generation(L, 2));
+	return 0;
+}
+
+static int l_record(lua_State *L)
+{
+	static const char *const names[] = { "start", "exit", "reload", "operator", "handler", NULL };
+	static const uint8_t kinds[] = { LAT_RECORD_START, LAT_RECORD_EXIT, LAT_RECORD_RELOAD, LAT_RECORD_OPERATOR,
+		LAT_RECORD_HANDLER };
+	struct lat_events *s = lat_events_check(L);
+	struct lat_record r = { .kind = kinds[luaL_checkoption(L, 2, NULL, names)] };
+	const char *text, *where;
+
+	luaL_checktype(L, 3, LUA_TTABLE);
+	text = lat_events_text(L, 3, "text", false);
+	where = lat_events_text(L, 3, "where", false);
+	snprintf(r.text, sizeof(r.text), "%s", text ? text : "");
+	snprintf(r.where, sizeof(r.where), "%s", where ? where : "");
+	r.generation = (uint32_t)optional_integer(L, 3, "generation", 0);
+	r.err = (uint16_t)optional_integer(L, 3, "errno", 0);
+	r.status = (int32_t)optional_integer(L, 3, "status", 0);
+	r.who.uid = (uid_t)optional_integer(L, 3, "uid", getuid());
+	r.who.pid = (pid_t)optional_integer(L, 3, "pid", 0);
+	if (r.kind == LAT_RECORD_START || r.kind == LAT_RECORD_EXIT) {
+		r.who.pid = getpid();
+		snprintf(r.who.exe, sizeof(r.who.exe), "%s", program_invocation_name);
+	}
+	lat_audit_emit(lat_pump_audit(s->pump), &r);
+	return 0;
+}
+
+static int l_counters(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	struct lat_pump_counters c;
+
+	lat_pump_count(s->pump, &c);
+	lua_createtable(L, 0, 5);
+	lua_pushinteger(L, (lua_Integer)c.seen);
+	lua_setfield(L, -2, "seen");
+	lua_pushinteger(L, (lua_Integer)c.lost);
+	lua_setfield(L, -2, "lost");
+	lua_pushinteger(L, (lua_Integer)c.lost_in_kernel);
+	lua_setfield(L, -2, "lost_in_kernel");
+	lua_pushinteger(L, (lua_Integer)c.odd);
+	lua_setfield(L, -2, "odd");
+	lua_pushinteger(L, (lua_Integer)c.audit_lost);
+	lua_setfield(L, -2, "audit_lost");
+	return 1;
+}
+
+static const struct lat_api_function functions[] = {
+	{ "open", l_open,
+		"options?: { routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, "
+		"queue?: integer, memory?: integer, deadline_ms?: integer }",
+		"lattice.events.Source?, string? error, string? code",
+		"Open a source of verdict events. routes: as lattice.generation makes them ({ kinds, actions, sink, target, "
+		"rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in "
+		"Lua." },
+	{ 0 },
+};
+
+static const struct lat_api_function methods[] = {
+	{ "ring", lat_events_ring, "fd: integer", "boolean?, string? error, (string|integer)? code",
+		"Read the records of a BPF ring buffer map, by descriptor (taken). Pro." },
+	{ "push", lat_events_push, "bytes: string", "boolean?, string? error, string? code",
+		"Take whole records of struct lat_event from a script, in the next turn of the loop." },
+	{ "on", l_on, "handler: { name: string, before?: string, after?: string, call: fun(batch: lattice.events.Batch) }",
+		"boolean?, string? error, string? code",
+		"Call a handler with each batch of verdicts from now on. before, after: the name of a handler that comes "
+		"after or before this one." },
+	{ "handlers", l_handlers, "", "{ name: string, trips: integer, dropped: boolean }[]",
+		"The handlers in their order; dropped: stopped too often at the time limit." },
+	{ "watch", lat_events_watch,
+		"filter: { verdict?: string, proto?: integer, addr?: string, port?: integer, dir?: string, rule?: integer, "
+		"last?: integer, closes?: boolean, losses?: boolean }, fn: fun(event: table)",
+		"(fun())?, string? error, string? code",
+		"Give fn the `last` events that the filter lets pass, and then each new one; call the result to end it. addr: "
+		"an address or prefix; closes: ends of flows as well; losses: { kind = \"loss\", lost } as well." },
+	{ "generation", l_generation, "generation: lattice.policies.Generation", "",
+		"Name the rules of events by this generation; those of the last ones are still known." },
+	{ "routes", l_routes, "routes: table[]", "boolean?, string? error, string? code",
+		"Replace the audit's routes; sinks that stay stay open." },
+	{ "record", l_record,
+		"kind: \"start\"|\"exit\"|\"reload\"|\"operator\"|\"handler\", fields: { text?: string, where?: string, "
+		"generation?: integer, uid?: integer, pid?: integer, errno?: integer, status?: integer }",
+		"", "Write a record of the agent's own to the audit. errno: it failed (a refused reload)." },
+	{ "counters", l_counters, "",
+		"{ seen: integer, lost: integer, lost_in_kernel: integer, odd: integer, audit_lost: integer }",
+		"Events so far, and what was lost." },
+	{ 0 },
+};
+
+static const struct lat_api_class classes[] = {
+	{ "lattice.events.Source", "Verdict events of an enforcer: to the audit, to watchers, to ordered handlers.",
+		&lat_events_type, methods, NULL },
+	{ "lattice.events.Batch",
+		"Events in a handler, valid until it returns. fields: dir (0 out, 1 in), action (0 deny, 1 allow, 2 drop, "
+		"4 audit), proto, rule, generation, port, sport, length, time_ns, without making a table. addresses: remote "
+		"address, local address, device. event: a table, as watch() gives it.",
+		NULL, NULL, LAT_EVENTS_BATCH_FIELDS },
+	{ 0 },
+};
+
+const struct lat_api lat_api_events = {
+	.name = "lattice.events",
+	.doc = "Verdict events: audit, watchers, handlers.",
+	.functions = functions,
+	.classes = classes,
+};
