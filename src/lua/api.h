@@ -66,6 +66,7 @@ struct lat_api {
 	X(api)                                                                                     \
 	X(caps)                                                                                    \
 	X(events)                                                                                  \
+	X(iptables)                                                                                \
 	X(json)                                                                                    \
 	X(link)                                                                                    \
 	X(log)                                                                                     \
