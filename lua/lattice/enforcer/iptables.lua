@@ -1,0 +1,295 @@
+-- The iptables enforcer (lua/lattice/agent/_meta/contract.lua): chains of our own in the filter tables of IPv4 and IPv6,
+-- hooked first in INPUT, OUTPUT and FORWARD for exactly the guarded devices. What they hold is in iptables/text.lua.
+--
+-- A generation is one transaction a family. The two cannot be one: IPv4 goes first, and if IPv6 is refused IPv4 is put
+-- back, so between the two each family is judged by the one generation or the other, and nothing is open that neither
+-- allows. Before the first generation all is refused.
+local backend = require("lattice.enforcer.iptables.backend")
+local iptables = require("lattice.iptables")
+local read = require("lattice.enforcer.iptables.read")
+local task = require("lattice.enforcer.iptables.task")
+local text = require("lattice.enforcer.iptables.text")
+
+local M = { name = "iptables" }
+
+---@class lattice.enforcer.Iptables: lattice.enforcer.Enforcer
+local Iptables = {}
+Iptables.__index = Iptables
+
+local TARGETS = { ["LATTICE-IN"] = true, ["LATTICE-OUT"] = true }
+
+--- Tries both back ends in a namespace of their own.
+function M.probe(done)
+  task.run(function()
+    local name, why, code = backend.choose()
+    if not name then task.fail(why, code) end
+    return true, ("%s back end: %s"):format(name, why)
+  end, done)
+end
+
+-- ---- steps of tasks ----
+
+local function must(value, err, code)
+  if value == nil then task.fail(err, code) end
+  return value
+end
+
+function Iptables:save(family)
+  local saved = must(task.wait(function(done) return self.tables:save(family, "filter", done) end))
+  return read.parse(saved)
+end
+
+function Iptables:restore(family, book, gone, hooks)
+  return task.wait(function(done)
+    return self.tables:apply(family, text.transaction(book, gone, hooks or {}), done)
+  end)
+end
+
+function Iptables:hooks(now)
+  local wanted = { INPUT = {}, FORWARD = {}, OUTPUT = {} }
+  local function add(chain, flag, device, target)
+    local list = wanted[chain]
+    list[#list + 1] = ("%s %s -m comment --comment lattice -j %s"):format(flag, device, target)
+  end
+  for _, device in ipairs(self.devices) do
+    add("INPUT", "-i", device, "LATTICE-IN")
+    add("FORWARD", "-i", device, "LATTICE-IN")
+    add("FORWARD", "-o", device, "LATTICE-OUT")
+    add("OUTPUT", "-o", device, "LATTICE-OUT")
+  end
+  for chain, list in pairs(wanted) do
+    if not now.chains[chain] then -- nft makes the tables' own chains when they are first needed
+      now.names[#now.names + 1], now.chains[chain] = chain, {}
+    end
+    wanted[chain] = list
+  end
+  return read.hooks(now, wanted, TARGETS)
+end
+
+-- What is ours in `now` and not in `book`.
+local function gone(now, book)
+  local list = {}
+  for _, name in ipairs(read.ours(now)) do
+    if not book.lines[name] then list[#list + 1] = name end
+  end
+  return list
+end
+
+-- Our chains as they were read: to put them back.
+local function book_of(now)
+  local book = text.book()
+  for _, name in ipairs(read.ours(now)) do
+    book:chain(name)
+    for _, rule in ipairs(now.chains[name]) do book:add(name, rule.text) end
+  end
+  return book
+end
+
+-- Puts `books` in force in all families, or nothing: what was there is put back. Gives what was there before.
+function Iptables:swap(books)
+  local before = {}
+  for _, family in ipairs(self.families) do before[family] = self:save(family) end
+  local done = {}
+  for _, family in ipairs(self.families) do
+    local ok, err, code = self:restore(family, books[family], gone(before[family], books[family]),
+      self:hooks(before[family]))
+    if not ok then
+      for _, other in ipairs(done) do self:put_back(other, before[other], books[other]) end
+      task.fail(err, code)
+    end
+    done[#done + 1] = family
+  end
+  return before
+end
+
+function Iptables:put_back(family, before, book)
+  local old, extra = book_of(before), {}
+  for _, name in ipairs(book.names) do
+    if not old.lines[name] then extra[#extra + 1] = name end
+  end
+  if not old.lines["LATTICE-OUT"] then old, extra = text.closed(family), gone(book, text.closed(family)) end
+  local ok, err = self:restore(family, old, extra)
+  if not ok then
+    self.log("error", ("IPv%d: the rules from before cannot be put back: %s; all is refused"):format(family, err))
+    self:restore(family, text.closed(family), {})
+  end
+end
+
+-- One call at a time: the next waits for the one before.
+function Iptables:turn(fn, done)
+  self.queue[#self.queue + 1] = { fn, done }
+  if #self.queue > 1 then return end
+  local function go()
+    local job = self.queue[1]
+    task.run(job[1], function(...)
+      table.remove(self.queue, 1)
+      if self.queue[1] then go() end
+      job[2](...)
+    end)
+  end
+  go()
+end
+
+-- ---- the contract ----
+
+--- options as the contract has them, and backend?: "nft"|"legacy", netns?: of tests.
+function M.open(options, done)
+  task.run(function()
+    for _, device in ipairs(options.devices) do
+      if not device:find("^[%w_.:@-]+$") or #device > 15 then
+        task.fail(("iptables cannot name the device %q (a trailing + means all that begin so)"):format(device), "EINVAL")
+      end
+    end
+    local name, why
+    if options.netns then
+      name, why = options.backend, "asked for"
+    else
+      local code
+      name, why, code = backend.choose(options.backend)
+      if not name then task.fail(why, code) end
+    end
+    local self = setmetatable({ name = "iptables", backend = name, why = why, devices = options.devices,
+      families = backend.families(), log = options.log or function() end, queue = {}, temporary_rules = {}, pins = {},
+      events = options.events }, Iptables)
+    self.tables = assert(iptables.open(name, options.netns))
+    local ok, err = pcall(self.begin, self, options.adopt)
+    if not ok then
+      self.tables:close()
+      error(err, 0)
+    end
+    if self.events then self.events:nflog(text.GROUP) end
+    return self
+  end, done)
+end
+
+function Iptables:begin(adopt)
+  local numbers = {}
+  for i, family in ipairs(self.families) do
+    local now = self:save(family)
+    local number, mark = read.generation(now)
+    if number then self.mark = mark end
+    numbers[i] = adopt and number or false
+  end
+  if numbers[1] and (numbers[2] == nil or numbers[1] == numbers[2]) then
+    self.number = numbers[1]
+    for _, family in ipairs(self.families) do
+      local lines = self:hooks(self:save(family))
+      if #lines > 0 then must(self:restore(family, text.book(), {}, lines)) end
+    end
+    self.log("info", ("iptables: generation %d of a former agent goes on"):format(self.number))
+    return
+  end
+  local books = {}
+  for _, family in ipairs(self.families) do books[family] = text.closed(family) end
+  self:swap(books)
+end
+
+function Iptables:plan(old, new)
+  local function keys(generation)
+    local set = {}
+    if not generation then return set end
+    for n = 1, generation:info().rules do
+      local r = generation:rule(n)
+      local key = r.action .. " " .. r.text
+      set[key] = (set[key] or 0) + 1
+    end
+    return set
+  end
+  local before, after, added, removed = keys(old), keys(new), 0, 0
+  for key, n in pairs(after) do added = added + math.max(0, n - (before[key] or 0)) end
+  for key, n in pairs(before) do removed = removed + math.max(0, n - (after[key] or 0)) end
+  return { rules_added = added, rules_removed = removed }
+end
+
+function Iptables:apply(new, done)
+  self:turn(function()
+    local mark = (self.mark or 0) % text.MARKS + 1
+    local gen = text.compile(new, { mark = mark, temporary = self.temporary_rules, pins = self.pins }, task.ticker())
+    self:swap(gen.books)
+    self.gen, self.mark, self.number, self.policy = gen, mark, gen.number, new
+    local rules = 0
+    for _, family in ipairs(self.families) do
+      for _, lines in pairs(gen.books[family].lines) do rules = rules + #lines end
+      gen.books[family].lines = nil
+    end
+    self.size = rules
+    return true
+  end, done)
+end
+
+function Iptables:generation() return self.number end
+
+function Iptables:counters(done)
+  self:turn(function()
+    local counts = { [0] = { packets = 0, bytes = 0 } }
+    for _, family in ipairs(self.families) do
+      read.counters(self:save(family), self.number or 0, text.TEMPORARY, counts)
+    end
+    return counts
+  end, done)
+end
+
+-- Chains that change within a generation, in all families or none.
+function Iptables:change(make, done)
+  self:turn(function()
+    if not self.gen then return true end -- the next generation brings them
+    local before, finished = {}, {}
+    for _, family in ipairs(self.families) do
+      local book = make(family)
+      before[family] = self:save(family)
+      local extra = {}
+      for _, name in ipairs(read.ours(before[family])) do
+        if name:find("^LATTICE%-TEMP%-R") and book.lines["LATTICE-TEMP-O"] and not book.lines[name] then
+          extra[#extra + 1] = name
+        end
+      end
+      local ok, err, code = self:restore(family, book, extra)
+      if not ok then
+        for _, other in ipairs(finished) do self:put_back(other, before[other], make(other)) end
+        task.fail(err, code)
+      end
+      finished[#finished + 1] = family
+    end
+    return true
+  end, done)
+end
+
+function Iptables:temporary(rules, done)
+  local old = self.temporary_rules
+  self.temporary_rules = rules
+  self:change(function(family) return text.temporary(self.gen, family, rules) end, function(ok, err, code)
+    if not ok then self.temporary_rules = old end
+    done(ok, err, code)
+  end)
+end
+
+function Iptables:pin(pins, done)
+  local old = self.pins
+  self.pins = pins
+  self:change(function(family) return text.pins(self.gen, family, pins) end, function(ok, err, code)
+    if not ok then self.pins = old end
+    done(ok, err, code)
+  end)
+end
+
+function Iptables:status()
+  return { hook = "filter INPUT, FORWARD, OUTPUT", backend = self.backend, backend_reason = self.why,
+    devices = self.devices, rules = self.size, generation = self.number, events_group = text.GROUP }
+end
+
+function Iptables:close(keep, done)
+  self:turn(function()
+    if not keep then
+      for _, family in ipairs(self.families) do
+        local now = self:save(family)
+        local lines = read.hooks(now, { INPUT = {}, FORWARD = {}, OUTPUT = {} }, TARGETS)
+        local names = read.ours(now)
+        if #names > 0 or #lines > 0 then must(self:restore(family, text.book(), names, lines)) end
+      end
+    end
+    self.tables:close()
+    return true
+  end, done)
+end
+
+return M

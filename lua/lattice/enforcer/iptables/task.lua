@@ -1,0 +1,58 @@
+-- Steps that wait for the loop, written one after the other: a task is a coroutine, and what it waits for wakes it.
+local loop = require("lattice.loop")
+local sys = require("lattice.sys")
+
+local M = {}
+local SLICE_NS = 4000000 -- of the loop, before others get their turn
+
+local function resume(co, ...)
+  local ok, err = coroutine.resume(co, ...)
+  if not ok then error(debug.traceback(co, err), 0) end
+end
+
+--- Runs fn() in a task; done gets what it returns, or nil and the text of its error.
+---@param fn fun(): any
+---@param done fun(...)
+function M.run(fn, done)
+  local co = coroutine.create(function()
+    local results = table.pack(xpcall(fn, function(err)
+      return type(err) == "table" and err or { text = debug.traceback(tostring(err)) }
+    end))
+    if results[1] then return done(table.unpack(results, 2, results.n)) end
+    return done(nil, results[2].text, results[2].code)
+  end)
+  resume(co)
+end
+
+--- Ends the task with done(nil, text, code).
+function M.fail(text, code) error({ text = text, code = code }, 0) end
+
+--- Calls start(done) and waits for done; what it was given. A start that returns nil, text, code has failed.
+---@param start fun(done: fun(...)): any, any, any
+---@return any ...
+function M.wait(start)
+  local co, results, waiting = coroutine.running(), nil, false
+  local ok, text, code = start(function(...)
+    if waiting then return resume(co, ...) end
+    results = table.pack(...)
+  end)
+  if ok == nil and text then return nil, text, code end
+  if results then return table.unpack(results, 1, results.n) end
+  waiting = true
+  return coroutine.yield()
+end
+
+--- A function to call often in long work: it lets the loop go on now and then.
+---@return fun() tick
+function M.ticker()
+  local since = sys.clock()
+  return function()
+    if sys.clock() - since < SLICE_NS or not coroutine.isyieldable() then return end
+    local co = coroutine.running()
+    loop.defer(function() resume(co) end)
+    coroutine.yield()
+    since = sys.clock()
+  end
+end
+
+return M
