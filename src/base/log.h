@@ -13,6 +13,9 @@ void lat_log_set_fd(int fd);
 void lat_log_set_patience(bool patience);
 /* Would a line be written now? For those who write to stderr themselves. */
 bool lat_log_ready(void);
+/* Lines for a service: the name in place of "lattice", and for a collector "<N>" and a JSON object { time, level, text } (N: syslog's
+ * number). The name is not copied. */
+void lat_log_set_style(const char *name, bool json);
 void lat_log(enum lat_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define lat_error(...) lat_log(LAT_LOG_ERROR, __VA_ARGS__)

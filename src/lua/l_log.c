@@ -48,6 +48,13 @@ static int l_level(lua_State *L)
 	return 0;
 }
 
+static int l_service(lua_State *L)
+{
+	lat_log_set_style("latticed", lua_toboolean(L, 1));
+	lat_log_set_patience(false);
+	return 0;
+}
+
 static const struct lat_api_function functions[] = {
 	{ "error", l_error, "...: any", "", "Say that something failed." },
 	{ "warn", l_warn, "...: any", "", "Say that something is doubtful." },
@@ -55,6 +62,8 @@ static const struct lat_api_function functions[] = {
 	{ "debug", l_debug, "...: any", "", "For developers; dropped unless the level is debug." },
 	{ "level", l_level, "name: \"error\"|\"warn\"|\"info\"|\"debug\"", "",
 		"Drop messages above this level (at start: warn)." },
+	{ "service", l_service, "json: boolean", "",
+		"From now on these are the lines of the agent, for a collector as JSON; none waits for a slow reader." },
 	{ 0 },
 };
 

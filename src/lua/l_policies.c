@@ -231,6 +231,19 @@ static int l_number(lua_State *L)
 	return 1;
 }
 
+/* Before it is in force anywhere: its number is known only when what a dead agent left has been looked at. */
+static int l_renumber(lua_State *L)
+{
+	struct lat_policy *policy = check(L)->policy;
+	lua_Integer number = luaL_checkinteger(L, 2);
+
+	luaL_argcheck(L, number > 0 && number <= UINT32_MAX, 2, "not 1 to 4294967295");
+	if (policy->refs != 1)
+		return luaL_error(L, "the generation is in use");
+	policy->generation = (uint32_t)number;
+	return 0;
+}
+
 static bool asks(const struct lat_policy_spec *spec)
 {
 	bool ask = spec->has_ask || spec->has_connect || spec->default_action == LAT_ACTION_ASK;
@@ -376,6 +389,7 @@ static const struct lat_api_function functions[] = {
 
 static const struct lat_api_function methods[] = {
 	{ "number", l_number, "", "integer", "Its number." },
+	{ "renumber", l_renumber, "number: integer", "", "Give it another number, before anything uses it." },
 	{ "info", l_info, "", "table",
 		"name, default, rules and entries and names (counts), files, keep_established, names_open, ask, audit (routes), digest." },
 	{ "rule", l_rule, "n: integer", "lattice.policies.Rule?", "One rule, from 1." },

@@ -25,4 +25,8 @@ function M.debug(...) end
 ---@param name "error"|"warn"|"info"|"debug"
 function M.level(name) end
 
+--- From now on these are the lines of the agent, for a collector as JSON; none waits for a slow reader.
+---@param json boolean
+function M.service(json) end
+
 return M

@@ -9,6 +9,10 @@ local Generation = {}
 ---@return integer
 function Generation:number() end
 
+--- Give it another number, before anything uses it.
+---@param number integer
+function Generation:renumber(number) end
+
 --- name, default, rules and entries and names (counts), files, keep_established, names_open, ask, audit (routes), digest.
 ---@return table
 function Generation:info() end

@@ -76,7 +76,8 @@
 ---@field events lattice.events.Source   where verdict events go
 
 --- lua/lattice/enforcer/NAME.lua returns { name, probe = fun(done), open = fun(options, done) }. probe does the thing
---- in a place of its own: done(true, detail) or done(nil, reason, code).
+--- in a place of its own: done(true, detail) or done(nil, reason, code). And remove = fun(options, done): removes what a dead
+--- agent left for options.devices (nothing there is fine): lattice down without an agent, and a start with the other enforcer.
 ---@class lattice.enforcer.Enforcer
 ---@field name "ebpf"|"iptables"
 local Enforcer = {}
@@ -108,7 +109,8 @@ function Enforcer:cut(done) end
 ---@param done fun(verdict: lattice.agent.Verdict?, err: string?)
 function Enforcer:explain(flow, done) end
 --- Replaces the whole list of temporary rules, which come before all others, in order.
----@param rules { id: integer, action: string, entries: table[], log: boolean }[]  entries as Generation:entries gives
+--- until_ns (CLOCK_MONOTONIC): the agent takes a rule off the list then; who can should also end it there by itself.
+---@param rules { id: integer, action: string, entries: table[], log: boolean, until_ns: integer }[]  entries as Generation:entries gives
 ---@param done fun(ok: true?, err: string?)
 function Enforcer:temporary(rules, done) end
 --- The addresses that names stand for now, whole list: a name rule opens an address only while it is pinned.
@@ -118,6 +120,10 @@ function Enforcer:pin(pins, done) end
 --- For `status`: hook, maps or chains, sizes.
 ---@return table
 function Enforcer:status() end
+--- A device is there again under this name (with another ifindex): the generation in force holds on it, too, by then.
+---@param name string
+---@param done fun(ok: true?, err: string?)
+function Enforcer:device(name, done) end
 --- keep: leave it in force (an exit for restart); else remove every trace.
 ---@param keep boolean
 ---@param done fun(ok: true?, err: string?)

@@ -1,0 +1,227 @@
+-- The agent itself, as its parts, the control socket and the REPL see it (lattice.agent.Agent in _meta/contract.lua): what
+-- it holds, and the calls on it. start.lua fills it, reload.lua changes it.
+local log = require("lattice.log")
+local select_ = require("lattice.enforcer.select")
+local steps = require("lattice.agent.steps")
+
+local M = {}
+
+---@class lattice.agent.Core: lattice.agent.Agent
+local Agent = {}
+Agent.__index = Agent
+
+--- hooks: stop(keep) ends the program (init.lua).
+---@param config lattice.agent.Config
+---@param hooks { stop: fun(keep: boolean), notify: table }
+function M.new(config, hooks)
+  return setmetatable({
+    config = config, hooks = hooks, notify = hooks.notify, started = os.time(), devices = {}, temporary = {},
+    last_temporary = 0, pins = {}, reloads = { ok = 0, refused = 0 }, fallbacks = 0,
+    -- One change of the enforcer's state at a time.
+    change = steps.queue(),
+  }, Agent)
+end
+
+function Agent:log(level, text)
+  log[level](text)
+end
+
+function Agent:generation() return self.live end
+
+function Agent:enforcer() return self.enforcing end
+
+function Agent:device_names()
+  local names = {}
+  for i, device in ipairs(self.config.devices) do names[i] = device.name end
+  return names
+end
+
+--- Options for an enforcer's open or remove.
+function Agent:enforcer_options(adopt)
+  return { devices = self:device_names(), pins = self.config.pins, adopt = adopt, events = self.events,
+    log = function(level, text) self:log(level, text) end }
+end
+
+--- Inside steps: opens the enforcer that was chosen. Nothing is in force by it yet, but what it adopted.
+---@param name string
+function Agent:open_enforcer(name, adopt)
+  local module = select_.module(name)
+  return steps.await(function(done) module.open(self:enforcer_options(adopt), done) end)
+end
+
+--- Inside steps: the generation and all that hangs on it, on an enforcer that is not yet ours.
+function Agent:enforce(enforcer, generation)
+  local ok, err, code = steps.await(function(done) enforcer:apply(generation, done) end)
+  if not ok then return nil, err, code end
+  local temporary = require("lattice.agent.temporary")
+  ok, err, code = steps.await(function(done) enforcer:temporary(temporary.rules(self), done) end)
+  if not ok then return nil, err, code end
+  if #self.pins > 0 then
+    ok, err, code = steps.await(function(done) enforcer:pin(self.pins, done) end)
+    if not ok then return nil, err, code end
+  end
+  return true
+end
+
+--- Inside steps, within `change`: another enforcer takes over. Its rules are in force before the old one is let go; when it
+--- fails, the old one stays as it is.
+---@param choice lattice.enforcer.Choice
+---@param generation lattice.policies.Generation
+function Agent:switch(choice, generation)
+  local old = self.enforcing
+  local new, err, code = self:open_enforcer(choice.name, false)
+  if not new then return nil, err, code end
+  local ok
+  ok, err, code = self:enforce(new, generation)
+  if not ok then
+    steps.await(function(done) new:close(false, done) end)
+    return nil, err, code
+  end
+  self.enforcing, self.choice = new, choice
+  local closed, why = steps.await(function(done) old:close(false, done) end)
+  if not closed then self:log("error", ("%s was not removed whole: %s"):format(old.name, tostring(why))) end
+  return true
+end
+
+--- Inside steps, within `change`: puts a generation in force, by the fallback if the enforcer fails and the config lets it.
+---@param generation lattice.policies.Generation
+function Agent:apply(generation)
+  local enforcer = self.enforcing
+  local ok, err, code = steps.await(function(done) enforcer:apply(generation, done) end)
+  if ok then return true end
+  local weaker = self:fallback_of(enforcer.name)
+  if not weaker or code == "policy" then return nil, err, code end
+  local why = ("%s failed at run time: %s"):format(enforcer.name, tostring(err))
+  local choice = { name = weaker, reason = "fallback: " .. why,
+    passed_over = { { name = enforcer.name, reason = why } }, candidates = self.choice.candidates }
+  local switched, problem = self:switch(choice, generation)
+  if not switched then
+    return nil, ("%s; and %s: %s; the old generation stays in force"):format(why, weaker, tostring(problem)), code
+  end
+  self.fallbacks = self.fallbacks + 1
+  self:log("warn", ("%s; %s took over, its rules were in force before"):format(why, weaker))
+  self:record("fallback", true, why)
+  return true
+end
+
+--- The addresses that names stand for now, from lattice.agent.names. Of lists that wait, only the last is told.
+function Agent:pin(pins, done)
+  self.pins = pins
+  self:exclusive(function()
+    if self.pins ~= pins then return true end -- a newer list is on its way
+    if not self.enforcing then return nil, "no enforcer" end
+    return steps.await(function(pinned) self.enforcing:pin(pins, pinned) end)
+  end, done)
+end
+
+function Agent:device_gone(name)
+  self:log("warn", ("device '%s' is gone; its policy comes back with it"):format(name))
+  self:record("device", false, name .. " is gone")
+end
+
+--- A device is there again: policy first, then up. Tried again while that fails.
+function Agent:device_back(name)
+  self:exclusive(function()
+    local enforcer, handle = self.enforcing, self.devices[name]
+    if self.stopping or not enforcer or not handle then return true end
+    local ok, err = steps.await(function(done)
+      if enforcer.device then return enforcer:device(name, done) end
+      return enforcer:apply(self.live, done)
+    end)
+    if ok then ok, err = steps.await(function(done) handle:raise(done) end) end
+    return ok, err
+  end, function(ok, err)
+    if ok then
+      self:log("info", ("device '%s' is back and guarded"):format(name))
+      return self:record("device", true, name .. " is back and guarded")
+    end
+    self:log("error", ("device '%s' is back, but: %s; trying again"):format(name, tostring(err)))
+    require("lattice.loop").timer(1000, function() self:device_back(name) end)
+  end)
+end
+
+--- The enforcer that may take over from this one.
+function Agent:fallback_of(name)
+  if self.config.enforcer ~= "auto" then return nil end
+  for i, one in ipairs(select_.order) do
+    if one == name then return select_.order[i + 1] end
+  end
+  return nil
+end
+
+--- Writes to the audit: a reload, a fallback.
+---@param what string
+---@param ok boolean
+---@param text string
+function Agent:record(what, ok, text)
+  local events = self.events
+  if events and events.record then events:record(what, ok, text, self.live and self.live:number() or 0) end
+end
+
+function Agent:note(uid, text)
+  self:log("info", ("operator (uid %d): %s"):format(uid, text))
+  if self.events and self.events.note then self.events:note(uid, text) end
+end
+
+--- The verdict of the enforcer's loaded state, with the rule's text and place.
+function Agent:explain(flow, done)
+  self.enforcing:explain(flow, function(verdict, err)
+    if not verdict then return done(nil, err) end
+    local rule = verdict.rule and verdict.rule > 0 and self.live:rule(verdict.rule)
+    if rule then
+      verdict.where, verdict.text = verdict.where or rule.where, verdict.text or rule.text
+      verdict.reason, verdict.action = verdict.reason or rule.reason, verdict.action or rule.action
+    end
+    if verdict.rule == 0 then verdict.where = verdict.where or "default" end
+    return done(verdict)
+  end)
+end
+
+--- Runs fn inside steps, as soon as no other change is going on.
+---@param fn fun(): ...
+---@param done fun(...)
+function Agent:exclusive(fn, done) return self.change(fn, done) end
+
+function Agent:reload(opts, done) return require("lattice.agent.reload").request(self, opts, done) end
+
+function Agent:down(done)
+  self:log("info", "asked to go down: everything is removed")
+  self.hooks.stop(false, done)
+end
+
+function Agent:temporary_add(action, text, opts, done)
+  return require("lattice.agent.temporary").add(self, action, text, opts, done)
+end
+
+function Agent:temporary_remove(id, done) return require("lattice.agent.temporary").remove(self, id, done) end
+
+function Agent:temporary_list() return require("lattice.agent.temporary").list(self) end
+
+local function part_status(part)
+  return part and part.status and part:status() or nil
+end
+
+function Agent:status()
+  local choice, live = self.choice or {}, self.live
+  local devices = {}
+  for i, device in ipairs(self.config.devices) do
+    local handle = self.devices[device.name]
+    local status = handle and handle:status() or {}
+    status.name, status.kind = device.name, device.kind
+    devices[i] = status
+  end
+  local counters = self.events and self.events.counters and self.events:counters() or {}
+  local enforcer = part_status(self.enforcing) or {}
+  enforcer.name, enforcer.reason, enforcer.passed_over = choice.name, choice.reason, choice.passed_over or {}
+  return {
+    config = self.config.file, started = self.started, enforcer = enforcer, fallbacks = self.fallbacks,
+    generation = live and live:number() or nil, policy = live and live:info() or nil,
+    in_force = self.enforcing and self.enforcing:generation() or nil, devices = devices,
+    reloads = { ok = self.reloads.ok, refused = self.reloads.refused, last_error = self.reloads.last_error },
+    temporary = self:temporary_list(), nat = part_status(self.nat), names = part_status(self.names),
+    events = { seen = counters.seen or 0, lost = counters.lost or 0, lost_in_kernel = counters.lost_in_kernel or 0 },
+    audit = { lost = counters.audit_lost or 0 },
+  }
+end
+
+return M

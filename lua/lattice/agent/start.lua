@@ -1,0 +1,258 @@
+-- From a checked config to a guarded node, and back. Each step's undoing is noted when the step is done; a start that
+-- fails and a stop run them in reverse. Until the policy is in force, no device of ours is up; and none is any more when
+-- it goes.
+local config_ = require("lattice.agent.config")
+local select_ = require("lattice.enforcer.select")
+local steps = require("lattice.agent.steps")
+
+local M = {}
+
+local LOCKS = "/run/lattice"
+local await = steps.await
+
+local function network_namespace()
+  return (require("luv").fs_readlink("/proc/self/ns/net") or ""):match("%d+") or "0"
+end
+
+-- Where locks are, for all agents of the host; a normal user's agent (in a user namespace) has its own beside the
+-- control socket.
+local function lock_folder(config)
+  local uv = require("luv")
+  uv.fs_mkdir(LOCKS, tonumber("755", 8))
+  if uv.fs_access(LOCKS, "W") then return LOCKS end
+  local own = config.control:match("^(.*)/[^/]*$")
+  return own ~= "" and own or "/"
+end
+
+local function take_locks(agent)
+  local sys, folder, locks = require("lattice.sys"), lock_folder(agent.config), {}
+  agent.locks = locks
+  for _, device in ipairs(agent.config.devices) do
+    local path = ("%s/device-%s-%s.lock"):format(folder, network_namespace(), device.name)
+    local lock, err, code = sys.lock(path)
+    if not lock then
+      for _, taken in ipairs(locks) do taken:close() end
+      if code == "EAGAIN" then
+        return nil, ("%s: device '%s' is guarded by another latticed (it holds %s): stop that one first")
+          :format(device.where, device.name, path), "busy"
+      end
+      return nil, "cannot make sure that no other agent is there: " .. err, "unavailable"
+    end
+    locks[#locks + 1] = lock
+  end
+  return true
+end
+
+--- Loads the policy of a config as this generation.
+---@param done fun(generation: lattice.policies.Generation?, err?: string, code?: any)
+function M.load_policy(config, number, done)
+  return require("lattice.policies").load({ number = number, files = config.policies, mesh = config_.mesh(config) }, done)
+end
+
+local function open_events(agent)
+  local events = require("lattice.events").open({ audit = agent.config.audit,
+    log = function(level, text) agent:log(level, text) end })
+  agent.events = events
+  for _, handler in ipairs(agent.config.handlers.flow) do events:on(handler) end
+  return true
+end
+
+local function open_device(agent, device)
+  local options = { adopt = true, log = function(level, text) agent:log(level, text) end,
+    gone = function(name) agent:device_gone(name) end, back = function(name) agent:device_back(name) end }
+  return await(function(done) require("lattice.agent.device").open(device, options, done) end)
+end
+
+local function open_devices(agent, undo)
+  undo(function(keep)
+    local good, problem = true, nil
+    for i = #agent.config.devices, 1, -1 do
+      local name = agent.config.devices[i].name
+      local handle = agent.devices[name]
+      agent.devices[name] = nil
+      if handle then
+        local ok, err = await(function(done) handle:close(keep, done) end)
+        if not ok then good, problem = nil, err end
+      end
+    end
+    return good, problem
+  end)
+  for _, device in ipairs(agent.config.devices) do
+    local handle, err, code = open_device(agent, device)
+    if not handle then return nil, ("%s: %s"):format(device.where, tostring(err)), code or "unavailable" end
+    agent.devices[device.name] = handle
+  end
+  return true
+end
+
+--- What another enforcer left of an earlier agent goes, now that ours is in force.
+local function remove_others(agent)
+  for _, name in ipairs(select_.order) do
+    local module = name ~= agent.enforcing.name and select_.module(name)
+    if module and module.remove then
+      local ok, err, code = await(function(done) module.remove(agent:enforcer_options(false), done) end)
+      if not ok and code ~= 402 then agent:log("warn", ("what %s may have left: %s"):format(name, tostring(err))) end
+    end
+  end
+end
+
+local function open_enforcer(agent, generation, undo)
+  local enforcer, err, code = agent:open_enforcer(agent.choice.name, true)
+  if not enforcer then return nil, err, code or "unavailable" end
+  local before = enforcer:generation()
+  agent.adopted = before ~= nil
+  undo(function(keep)
+    local now = agent.enforcing or enforcer
+    agent.enforcing = nil
+    return await(function(done) now:close(keep, done) end)
+  end)
+  if before then
+    agent:log("info", ("adopted generation %d, which was in force"):format(before))
+    generation:renumber(before + 1)
+  end
+  agent.live = generation
+  if agent.events then agent.events:generation(generation) end
+  local ok
+  ok, err, code = agent:enforce(enforcer, generation)
+  if not ok then return nil, err, code or "unavailable" end
+  agent.enforcing = enforcer
+  remove_others(agent)
+  return true
+end
+
+local function drop_privileges(agent)
+  local sys, keep = require("lattice.sys"), { "net_admin", "bpf" }
+  if agent.enforcing.name == "iptables" or #agent.config.pairs > 0 then keep[#keep + 1] = "net_raw" end
+  -- A bpffs that was mounted for the pins is unmounted at the end.
+  if agent.enforcing:status().mounted then keep[#keep + 1] = "sys_admin" end
+  agent.capabilities = keep
+  return sys.keep_capabilities(keep)
+end
+
+local function open_nat(agent)
+  local options = { adopt = true, log = function(level, text) agent:log(level, text) end }
+  return await(function(done) require("lattice.enforcer.nat").open(agent.config.pairs, options, done) end)
+end
+
+local function open_names(agent)
+  local options = { config = agent.config, devices = agent:device_names(),
+    log = function(level, text) agent:log(level, text) end,
+    pin = function(pins, pinned) agent:pin(pins, pinned) end }
+  return await(function(done) require("lattice.agent.names").open(options, done) end)
+end
+
+local function open_control(agent)
+  local config = agent.config
+  local options = { path = config.control, group = config.group }
+  return await(function(done) require("lattice.control.server").open(agent, options, done) end)
+end
+
+local function choose(agent)
+  local choice, err, code = await(function(done) select_.select(agent.config, done) end)
+  if not choice then return nil, err, code end
+  agent.choice = choice
+  for _, passed in ipairs(choice.passed_over) do
+    agent:log(agent.config.enforcer == "auto" and "warn" or "info",
+      ("enforcer %s, not %s: %s"):format(choice.name, passed.name, passed.reason))
+  end
+  return true
+end
+
+-- The start proper, inside steps. undo(fn): fn(keep) takes back what was done, newest first.
+local function start(agent, undo)
+  local config = agent.config
+  local ok, err, code = take_locks(agent)
+  if not ok then return nil, err, code end
+  undo(function()
+    for _, lock in ipairs(agent.locks) do lock:close() end
+    return true
+  end)
+  local generation
+  generation, err, code = await(function(done) M.load_policy(config, 1, done) end)
+  if not generation then return nil, err, code end
+  undo(function()
+    generation:close()
+    if agent.live then agent.live:close() end
+    agent.live = nil
+    return true
+  end)
+  ok, err, code = choose(agent)
+  if not ok then return nil, err, code end
+  if agent.stopping then return nil, "stopped", "stopped" end
+  if #config.pairs > 0 then
+    agent.nat, err, code = open_nat(agent)
+    if not agent.nat then return nil, err, code or "unavailable" end
+    undo(function(keep) return await(function(done) agent.nat:close(keep, done) end) end)
+  end
+  open_events(agent)
+  undo(function()
+    agent.events:close()
+    agent.events = nil
+    return true
+  end)
+  local close_devices
+  ok, err, code = open_devices(agent, function(fn)
+    close_devices = fn
+    undo(fn)
+  end)
+  if not ok then return nil, err, code end
+  table.remove(agent.undo)
+  ok, err, code = open_enforcer(agent, generation, undo)
+  undo(close_devices) -- before the enforcer goes
+  if not ok then return nil, err, code end
+  if config.names then
+    agent.names, err, code = open_names(agent)
+    if not agent.names then return nil, err, code end
+    agent.names:generation(agent.live)
+    undo(function() return await(function(done) agent.names:close(done) end) end)
+  end
+  for _, device in ipairs(config.devices) do
+    ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)
+    if not ok then return nil, ("%s: %s"):format(device.where, tostring(err)), code or "unavailable" end
+  end
+  agent.control, err, code = open_control(agent)
+  if not agent.control then return nil, err, code end
+  undo(function() return await(function(done) agent.control:close(done) end) end)
+  ok, err = drop_privileges(agent)
+  if not ok then return nil, err, "unavailable" end
+  return true
+end
+
+-- Inside steps: takes everything back, newest first; goes on after what fails.
+local function unwind(agent, keep)
+  local good = true
+  while #agent.undo > 0 do
+    local fn = table.remove(agent.undo)
+    local ok, err = fn(keep)
+    if not ok then
+      good = false
+      agent:log("error", "stop: " .. tostring(err))
+    end
+  end
+  return good
+end
+
+--- Starts; when that fails, everything is as it was: what a dead agent left stays in force.
+---@param agent lattice.agent.Core
+---@param done fun(ok: true?, err?: string, code?: any)
+function M.start(agent, done)
+  agent.undo = {}
+  agent:exclusive(function()
+    local ok, err, code = start(agent, function(fn) agent.undo[#agent.undo + 1] = fn end)
+    if ok then return true end
+    unwind(agent, agent.adopted == true)
+    return nil, err, code
+  end, done)
+end
+
+--- keep: enforcement stays in force for the next agent.
+---@param agent lattice.agent.Core
+---@param keep boolean
+---@param done fun(ok: boolean?, err?: string)
+function M.stop(agent, keep, done)
+  agent.stopping = true
+  require("lattice.agent.temporary").close(agent)
+  agent:exclusive(function() return unwind(agent, keep) end, done)
+end
+
+return M

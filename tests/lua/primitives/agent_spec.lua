@@ -1,0 +1,418 @@
+-- The agent's core with parts that only note what is asked of them: the order of start and stop, what a reload does and
+-- does not do, the fallback, temporary rules.
+local api = require("lattice.api")
+local loop = require("lattice.loop")
+
+local calls, parts, broken, made
+local agent, folder
+
+local function note(...) calls[#calls + 1] = table.concat({ ... }, " ") end
+
+local function enforcer(name)
+  return {
+    name = name,
+    probe = function(done)
+      if broken["probe " .. name] then return done(nil, "not here", broken["probe " .. name]) end
+      done(true, "tried")
+    end,
+    remove = function(_, done)
+      note("remove", name)
+      done(true)
+    end,
+    open = function(options, done)
+      note("open", name)
+      local self = { name = name, number = options.adopt and parts.left or nil }
+      function self.generation() return self.number end
+      function self.plan(_, old, new)
+        return { rules_added = new:info().rules, rules_removed = old and old:info().rules or 0, text = "plan" }
+      end
+      function self.apply(_, generation, applied)
+        local number = generation:number()
+        loop.defer(function()
+          if broken["apply " .. name] then return applied(nil, "the map is full", "E2BIG") end
+          note("apply", name, number)
+          self.number = number
+          applied(true)
+        end)
+      end
+      function self.temporary(_, rules, set)
+        note("temporary", name, #rules)
+        if broken.temporary then return set(nil, "no room") end
+        set(true)
+      end
+      function self.cut(_, cut) cut(3) end
+      function self.flows(_, _, found)
+        found({ { dir = "out", proto = 6, addr = "10.0.0.1", port = 80 }, { dir = "out", proto = 6, addr = "10.0.0.2",
+          port = 80 } })
+      end
+      function self.explain(_, _, told) told({ verdict = "allow", rule = 1 }) end
+      function self.pin(_, _, pinned) pinned(true) end
+      function self.status() return { hook = name } end
+      function self.close(_, keep, closed)
+        note("close", name, tostring(keep))
+        closed(true)
+      end
+      done(self)
+    end,
+  }
+end
+
+local function fake(name, module) package.loaded[name] = module end
+
+local function install()
+  calls, parts, broken, made = {}, {}, {}, {}
+  fake("lattice.enforcer.ebpf", enforcer("ebpf"))
+  fake("lattice.enforcer.iptables", enforcer("iptables"))
+  fake("lattice.enforcer.nat", { open = function(_, _, done)
+    note("open nat")
+    done({ close = function(_, keep, closed)
+      note("close nat", tostring(keep))
+      closed(true)
+    end, change = function(_, pairs, changed)
+      note("change nat", #pairs)
+      changed(true)
+    end })
+  end })
+  fake("lattice.agent.device", { open = function(device, options, done)
+    if broken.device then return done(nil, "there is no device " .. device.name) end
+    note("open", device.name)
+    made.device = options
+    done({ raise = function(_, raised)
+      note("raise", device.name)
+      raised(true)
+    end, status = function() return { up = true } end, close = function(_, keep, closed)
+      note("close", device.name, tostring(keep))
+      closed(true)
+    end })
+  end })
+  fake("lattice.events", { open = function()
+    return { generation = function(_, g) note("events", g:number()) end, on = function() end,
+      counters = function() return { seen = 5, lost = 0 } end, close = function() note("close events") end,
+      record = function(_, what, ok, text) note("record", what, tostring(ok), text:match("^[^\n]*")) end,
+      note = function(_, uid, text) note("note", uid, text) end }
+  end })
+  fake("lattice.control.server", { open = function(_, options, done)
+    if broken.control then return done(nil, "the socket is taken") end
+    note("open control")
+    done({ close = function(_, closed)
+      note("close control")
+      closed(true)
+    end })
+  end })
+end
+
+local function write(name, text)
+  local f <close> = assert(io.open(folder .. "/" .. name, "w"))
+  f:write(text)
+end
+
+local function await(starter)
+  local result
+  starter(function(...) result = table.pack(...) end)
+  while not result do loop.run("once") end
+  return table.unpack(result, 1, result.n)
+end
+
+local function has(...)
+  local text = table.concat(calls, "\n")
+  for _, want in ipairs({ ... }) do
+    if not text:find(want, 1, true) then return false, text end
+  end
+  return true
+end
+
+local CONFIG = [[
+device "wf0" { kind = "existing" }
+policy "p.lua"
+nat { source = "172.18.0.0/16", out = "wf0" }
+control "FOLDER/control.sock"
+]]
+
+local function start(config)
+  write("lattice.lua", ((config or CONFIG):gsub("FOLDER", folder)))
+  local loaded, err = require("lattice.agent.config").load(folder .. "/lattice.lua")
+  assert(loaded, err)
+  agent = require("lattice.agent.core").new(loaded, {
+    stop = function() end, notify = { ready = function() end, reloading = function() end },
+  })
+  agent.log = function(_, level, text) calls[#calls + 1] = level .. ": " .. text end
+  return await(function(done) require("lattice.agent.start").start(agent, done) end)
+end
+
+local function stop(keep)
+  if not agent then return end
+  await(function(done) require("lattice.agent.start").stop(agent, keep or false, done) end)
+  agent = nil
+end
+
+local function reload(opts)
+  return await(function(done) agent:reload(opts or { by = "test" }, done) end)
+end
+
+describe("the agent", function()
+  local keep_capabilities
+  before_each(function()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(os.execute("mkdir " .. folder))
+    write("p.lua", 'allow "tcp to 10.0.0.1 port 80"\n')
+    install()
+    local sys = require("lattice.sys")
+    keep_capabilities = sys.keep_capabilities
+    sys.keep_capabilities = function(names)
+      note("keep", table.concat(names, ","))
+      return true
+    end
+  end)
+  after_each(function()
+    stop()
+    require("lattice.sys").keep_capabilities = keep_capabilities
+    for _, name in ipairs({ "enforcer.ebpf", "enforcer.iptables", "enforcer.nat", "agent.device", "events",
+      "control.server" }) do package.loaded["lattice." .. name] = nil end
+    os.execute("rm -r " .. folder)
+    collectgarbage()
+    collectgarbage()
+    assert.equal(0, api.boxes())
+  end)
+
+  it("starts in the order that leaves nothing open, and stops in reverse", function()
+    assert.is_true(start())
+    assert.same({ "open nat", "open wf0", "open ebpf", "events 1", "apply ebpf 1", "temporary ebpf 0", "remove iptables",
+      "raise wf0", "open control", "keep net_admin,bpf,net_raw" }, calls)
+    calls = {}
+    stop()
+    assert.same({ "close control", "close wf0 false", "close ebpf false", "close events", "close nat false" }, calls)
+  end)
+
+  it("adopts the number that a dead agent's enforcement has, and leaves it when told to", function()
+    parts.left = 41
+    assert.is_true(start())
+    assert.is_true(has("apply ebpf 42"))
+    calls = {}
+    stop(true)
+    assert.is_true(has("close wf0 true", "close ebpf true", "close nat true"))
+  end)
+
+  it("takes everything back when a step fails, but never what was in force before", function()
+    broken.control = true
+    local ok, err = start()
+    assert.is_nil(ok)
+    assert.matches("the socket is taken", err)
+    assert.is_true(has("close ebpf false", "close nat false"))
+    calls, parts.left = {}, 7
+    assert.is_nil((start()))
+    assert.is_true(has("close ebpf true"))
+  end)
+
+  it("touches nothing when the policy is wrong or a device is missing", function()
+    write("p.lua", 'allow "tpc to any"\n')
+    local ok, err, code = start()
+    assert.is_nil(ok)
+    assert.matches("p.lua:1:", err)
+    assert.equal("policy", code)
+    assert.same({}, calls)
+    write("p.lua", "")
+    broken.device = true
+    ok, err = start()
+    assert.is_nil(ok)
+    assert.matches("lattice.lua:1: there is no device wf0", err)
+    assert.same({ "open nat", "close events", "close nat false" }, calls)
+  end)
+
+  it("guards a device once", function()
+    assert.is_true(start())
+    local first = agent
+    local ok, err, code = start()
+    assert.is_nil(ok)
+    assert.matches("guarded by another latticed", err)
+    assert.equal("busy", code)
+    agent = first
+  end)
+
+  it("falls back to the weaker enforcer at the start, and says why", function()
+    broken["probe ebpf"] = "EPERM"
+    assert.is_true(start())
+    assert.is_true(has("warn: enforcer iptables, not ebpf: not here", "apply iptables 1", "remove ebpf"))
+    local status = agent:status()
+    assert.same({ { name = "ebpf", reason = "not here" } }, status.enforcer.passed_over)
+    assert.equal("iptables", status.enforcer.name)
+    assert.equal("the strongest that works here; tried", status.enforcer.reason)
+  end)
+
+  it("does not do the weaker thing when the stronger is forced", function()
+    broken["probe ebpf"] = 402
+    local ok, err, code = start(CONFIG .. 'enforcer "ebpf"')
+    assert.is_nil(ok)
+    assert.matches("enforcer ebpf %(forced by the config%) cannot be had: not here", err)
+    assert.equal(402, code)
+    assert.same({}, calls)
+  end)
+
+  it("asks the config's own function", function()
+    assert.is_true(start(CONFIG .. 'enforcer(function(list) return list[2].ok and list[2].name end)'))
+    assert.equal("iptables", agent:enforcer().name)
+    stop()
+    local ok, err, code = start(CONFIG .. "enforcer(function() while true do end end)")
+    assert.is_nil(ok)
+    assert.matches("budget", err)
+    assert.equal("policy", code)
+  end)
+
+  it("reloads by flipping to the next generation", function()
+    assert.is_true(start())
+    calls = {}
+    write("p.lua", 'allow "tcp to 10.0.0.1 port 80"\nallow "tcp to 10.0.0.2 port 80"\n')
+    local result = assert(reload())
+    assert.equal(2, result.generation)
+    assert.equal(2, result.rules_added)
+    assert.equal(3, result.flows_cut)
+    assert.same({ "apply ebpf 2", "events 2" }, { calls[1], calls[2] })
+    assert.equal(2, agent:generation():number())
+    assert.equal(1, agent:status().reloads.ok)
+    assert.is_true(has("record reload true generation 2"))
+  end)
+
+  it("refuses a wrong policy with its place and keeps the old generation", function()
+    assert.is_true(start())
+    calls = {}
+    write("p.lua", '\nallow "tpc to any"\n')
+    local result, err, code = reload()
+    assert.is_nil(result)
+    assert.matches("p.lua:2:", err)
+    assert.equal("policy", code)
+    assert.equal(1, agent:generation():number())
+    assert.is_false((has("apply")))
+    assert.is_true(has("record reload false"))
+    assert.equal(1, agent:status().reloads.refused)
+    assert.matches("p.lua:2:", agent:status().reloads.last_error)
+    write("p.lua", 'deny "tcp to any"\ntest { allow = "tcp to 10.0.0.1 port 1" }\n')
+    assert.is_nil((reload()))
+    assert.equal(1, agent:generation():number())
+  end)
+
+  it("refuses what needs a restart, and takes live what can be", function()
+    assert.is_true(start())
+    write("lattice.lua", ((CONFIG .. 'device "eth1" { kind = "existing" }'):gsub("FOLDER", folder)))
+    local result, err, code = reload()
+    assert.is_nil(result)
+    assert.matches("lattice.lua:5: device 'eth1' is new: that needs a restart", err)
+    assert.equal("policy", code)
+    write("lattice.lua", ((CONFIG .. 'forward { from = "wf0", to = "eth0" }'):gsub("FOLDER", folder)))
+    assert(reload())
+    assert.is_true(has("change nat 2"))
+  end)
+
+  it("previews without a change", function()
+    assert.is_true(start())
+    calls = {}
+    write("p.lua", 'allow "tcp to 10.0.0.2 port 80"\n')
+    local result = assert(reload({ preview = true }))
+    assert.equal(1, result.flows_cut)
+    assert.matches("cut: out 6 10.0.0.1 port 80", result.text)
+    assert.same({}, calls)
+    assert.equal(1, agent:generation():number())
+  end)
+
+  it("makes one reload of a storm, and it is the last", function()
+    assert.is_true(start())
+    calls = {}
+    local answers = 0
+    for i = 1, 50 do
+      write("p.lua", ('allow "tcp to 10.0.0.%d port 80"\n'):format(i))
+      agent:reload({ by = "test" }, function(result)
+        assert(result)
+        answers = answers + 1
+      end)
+    end
+    while answers < 50 do loop.run("once") end
+    assert.equal(3, agent:generation():number())
+    assert.matches("10.0.0.50", agent:generation():rule(1).text)
+  end)
+
+  it("lets the fallback take over before a failed enforcer goes", function()
+    assert.is_true(start())
+    calls, broken["apply ebpf"] = {}, true
+    assert(reload())
+    assert.same({ "open iptables", "apply iptables 2", "temporary iptables 0", "close ebpf false" },
+      { calls[1], calls[2], calls[3], calls[4] })
+    assert.equal("iptables", agent:enforcer().name)
+    assert.is_true(has("record fallback true ebpf failed at run time: the map is full"))
+    assert.equal(1, agent:status().fallbacks)
+  end)
+
+  it("keeps the old generation when the fallback fails too, or none is allowed", function()
+    assert.is_true(start())
+    calls, broken["apply ebpf"], broken["apply iptables"] = {}, true, true
+    local result, err = reload()
+    assert.is_nil(result)
+    assert.matches("the old generation stays in force", err)
+    assert.is_true(has("close iptables false"))
+    assert.equal("ebpf", agent:enforcer().name)
+    assert.equal(1, agent:generation():number())
+    stop()
+    broken = {}
+    assert.is_true(start(CONFIG .. 'enforcer "ebpf"'))
+    calls, broken["apply ebpf"] = {}, true
+    assert.is_nil((reload()))
+    assert.is_false((has("open iptables")))
+  end)
+
+  it("switches the enforcer when the config says so, and nothing else", function()
+    assert.is_true(start())
+    calls = {}
+    write("lattice.lua", ((CONFIG .. 'enforcer "iptables"'):gsub("FOLDER", folder)))
+    assert(reload())
+    assert.same({ "open iptables", "apply iptables 2", "temporary iptables 0", "close ebpf false" },
+      { calls[1], calls[2], calls[3], calls[4] })
+    assert.is_false((has("nat")))
+    assert.equal("forced by the config; tried", agent:status().enforcer.reason)
+  end)
+
+  it("has temporary rules that end by themselves and outlive a reload", function()
+    assert.is_true(start())
+    local id = assert(await(function(done)
+      agent:temporary_add("allow", "tcp to 10.0.0.7 port 443", { ttl = 1, uid = 1000 }, done)
+    end))
+    assert.equal(1, id)
+    assert.is_true(has("note 1000 temporary rule 1 for 1 s: allow tcp to 10.0.0.7 port 443", "temporary ebpf 1"))
+    assert.equal(1, #agent:status().temporary)
+    assert(reload())
+    assert.equal(1, #agent:temporary_list())
+    calls = {}
+    while #agent:temporary_list() > 0 do loop.run("once") end
+    assert.is_true(has("temporary ebpf 0", "ended (its time is over)"))
+  end)
+
+  it("refuses temporary rules that are odd, and keeps no rule that the enforcer refused", function()
+    assert.is_true(start())
+    local function refused(action, text, ttl, want)
+      local id, err = await(function(done) agent:temporary_add(action, text, { ttl = ttl, uid = 0 }, done) end)
+      assert.is_nil(id)
+      assert.is_truthy(err:find(want, 1, true), err)
+    end
+    refused("ask", "tcp to any", 5, "allow, deny or drop")
+    refused("allow", "tpc to any", 5, "did you mean tcp?")
+    refused("allow", "tcp to any", nil, "needs a ttl")
+    refused("allow", "tcp to host.example", 5, "not names")
+    refused("allow", "tcp to any\nallow tcp to any", 5, "one line")
+    broken.temporary = true
+    refused("allow", "tcp to any", 5, "no room")
+    assert.same({}, agent:temporary_list())
+  end)
+
+  it("puts the policy on a device that came back before it is raised", function()
+    assert.is_true(start())
+    calls = {}
+    made.device.gone("wf0")
+    made.device.back("wf0")
+    while not has("back and guarded") do loop.run("once") end
+    assert.is_true(has("apply ebpf 1\nraise wf0"))
+  end)
+
+  it("explains by the enforcer, with the rule's place", function()
+    assert.is_true(start())
+    local verdict = await(function(done) agent:explain({ dir = "out", proto = 6, addr = "10.0.0.1", port = 80 }, done) end)
+    assert.matches("p.lua:1", verdict.where)
+    assert.matches("10.0.0.1", verdict.text)
+  end)
+end)
