@@ -9,10 +9,12 @@ local action = { deny = 1 << 0, allow = 1 << 1, drop = 1 << 2, ask = 1 << 3, aud
 local selects = { dns = kinds_of.dns, unix = kinds_of.unix, reload = kinds_of.reload | kinds_of.operator,
   run = kinds_of.start | kinds_of.exit | kinds_of.selfcheck | kinds_of.handler | kinds_of.operator }
 
--- The policy's audit routes as the C audit takes them: bit masks and paths. Losses go to every sink.
-local function routes(policy)
+--- Audit routes as the C audit takes them: bit masks and paths. Losses go to every sink.
+---@param said table[]?  { match, sink, target, rotate } of the words of a policy or of the agent's config
+---@return table[]
+function M.routes(said)
   local list = {}
-  for _, route in ipairs(policy.audit or {}) do
+  for _, route in ipairs(said or {}) do
     local kinds, actions, all = kinds_of.loss, 0, #(route.match or {}) == 0
     for _, word in ipairs(route.match or {}) do
       if word == "all" then all = true end
@@ -62,7 +64,7 @@ function M.load(spec_json, read, shipped, uncounted)
   policy.keep_entries = spec.keep_entries
   return policy, json.encode {
     name = policy.name, default = policy.default, rules = #policy.rules, files = policy.files,
-    limits = next(policy.limits or {}) and policy.limits or nil, audit = routes(policy),
+    limits = next(policy.limits or {}) and policy.limits or nil, audit = M.routes(policy.audit),
     on_error = next(policy.on_error or {}) and policy.on_error or nil,
   }
 end

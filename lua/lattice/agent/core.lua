@@ -6,6 +6,8 @@ local steps = require("lattice.agent.steps")
 
 local M = {}
 
+local EINVAL = 22
+
 ---@class lattice.agent.Core: lattice.agent.Agent
 local Agent = {}
 Agent.__index = Agent
@@ -100,7 +102,7 @@ function Agent:apply(generation)
   end
   self.fallbacks = self.fallbacks + 1
   self:log("warn", ("%s; %s took over, its rules were in force before"):format(why, weaker))
-  self:record("fallback", true, why)
+  self:record(true, "fallback: " .. why)
   return true
 end
 
@@ -116,7 +118,7 @@ end
 
 function Agent:device_gone(name)
   self:log("warn", ("device '%s' is gone; its policy comes back with it"):format(name))
-  self:record("device", false, name .. " is gone")
+  self:record(false, ("device %s is gone"):format(name))
 end
 
 --- A device is there again: policy first, then up. Tried again while that fails.
@@ -133,7 +135,7 @@ function Agent:device_back(name)
   end, function(ok, err)
     if ok then
       self:log("info", ("device '%s' is back and guarded"):format(name))
-      return self:record("device", true, name .. " is back and guarded")
+      return self:record(true, ("device %s is back and guarded"):format(name))
     end
     self:log("error", ("device '%s' is back, but: %s; trying again"):format(name, tostring(err)))
     require("lattice.loop").timer(1000, function() self:device_back(name) end)
@@ -149,18 +151,52 @@ function Agent:fallback_of(name)
   return nil
 end
 
---- Writes to the audit: a reload, a fallback.
----@param what string
+--- Writes to the audit: a reload, a fallback, a device that went or came.
 ---@param ok boolean
 ---@param text string
-function Agent:record(what, ok, text)
-  local events = self.events
-  if events and events.record then events:record(what, ok, text, self.live and self.live:number() or 0) end
+function Agent:record(ok, text)
+  if not self.events then return end
+  self.events:record("reload", { text = text, errno = not ok and EINVAL or nil,
+    generation = self.live and self.live:number() or 0 })
 end
 
 function Agent:note(uid, text)
   self:log("info", ("operator (uid %d): %s"):format(uid, text))
-  if self.events and self.events.note then self.events:note(uid, text) end
+  if self.events then self.events:record("operator", { uid = uid, text = text }) end
+end
+
+--- Where audit records go: the config's sinks, and those of the policy.
+---@param generation lattice.policies.Generation
+function Agent:routes(config, generation)
+  local list = require("lattice.generation").routes(config.audit)
+  local folder = config.file:match("^(.*/)[^/]*$") or "./"
+  for _, route in ipairs(generation:info().audit or {}) do
+    if route.sink == "file" and route.target:sub(1, 1) ~= "/" then route.target = folder .. route.target end
+    list[#list + 1] = route
+  end
+  return list
+end
+
+--- Gives the handlers of a config to the events. Each has a slot that a reload fills anew.
+function Agent:set_handlers(list)
+  local slots = self.slots or {}
+  self.slots = slots
+  for _, slot in pairs(slots) do slot.call = nil end
+  for _, handler in ipairs(list) do
+    local slot = slots[handler.name]
+    if slot then
+      slot.call = handler.call
+    else
+      slot = { call = handler.call }
+      slots[handler.name] = slot
+      local ok, err = self.events:on({ name = handler.name, before = slots[handler.before] and handler.before or nil,
+        after = handler.after, call = function(batch)
+          if slot.call then return slot.call(batch) end
+        end })
+      if not ok then return nil, ("%s: %s"):format(handler.where, tostring(err)) end
+    end
+  end
+  return true
 end
 
 --- The verdict of the enforcer's loaded state, with the rule's text and place.

@@ -58,7 +58,6 @@ local function serve(config)
     status = code
     notify.close()
     for _, signal in ipairs(signals) do signal:close() end
-    for _, done in ipairs(finished) do done() end
     loop.defer(loop.stop) -- what was just answered still goes out
   end
   local function stop(keep, done)
@@ -66,7 +65,9 @@ local function serve(config)
     if stopping then return end
     stopping, agent.stopping = true, true
     notify.stopping()
-    start.stop(agent, keep, function(good)
+    start.stop(agent, keep, function()
+      for _, answer in ipairs(finished) do answer() end
+    end, function(good)
       log.info(keep and "ended; enforcement stays in force" or "stopped; everything is removed")
       finish(good and 0 or 1)
     end)

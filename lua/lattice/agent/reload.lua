@@ -87,9 +87,8 @@ local function take_config(agent, config)
   if agent.nat and not same(old.pairs, config.pairs) then
     note(await(function(done) agent.nat:change(config.pairs, done) end))
   end
-  if agent.events and agent.events.reconfigure then
-    note(agent.events:reconfigure({ audit = config.audit, handlers = config.handlers.flow }))
-  end
+  note(agent.events:routes(agent:routes(config, agent.live)))
+  note(agent:set_handlers(config.handlers.flow))
   return failures
 end
 
@@ -117,7 +116,7 @@ local function flip(agent, config, generation, plan, began)
   if not ok then return nil, err, code end
   local old = agent.live
   agent.live = generation
-  if agent.events then agent.events:generation(generation) end
+  agent.events:generation(generation)
   if agent.names then agent.names:generation(generation) end
   local result = result_of(agent, generation, plan, began)
   if not generation:info().keep_established then
@@ -167,12 +166,12 @@ local function report(agent, opts, result, err)
       result.rules_added, result.rules_removed, result.flows_cut, result.ms, by)
     agent:log("info", "reload: " .. text)
     for _, problem in ipairs(result.problems or {}) do agent:log("error", "reload: " .. problem) end
-    agent:record("reload", true, text)
+    agent:record(true, text)
   else
     agent.reloads.refused, agent.reloads.last_error = agent.reloads.refused + 1, err
     agent:log("error", ("reload refused, generation %d stays in force (%s):\n%s"):format(agent.live
       and agent.live:number() or 0, by, tostring(err)))
-    agent:record("reload", false, tostring(err))
+    agent:record(false, tostring(err))
   end
   agent.notify.ready(M.status_line(agent, err))
 end

@@ -49,12 +49,13 @@ function M.load_policy(config, number, done)
   return require("lattice.policies").load({ number = number, files = config.policies, mesh = config_.mesh(config) }, done)
 end
 
-local function open_events(agent)
-  local events = require("lattice.events").open({ audit = agent.config.audit,
-    log = function(level, text) agent:log(level, text) end })
+local function open_events(agent, generation)
+  local node = require("luv").os_gethostname()
+  local events, err, code = require("lattice.events").open({ routes = agent:routes(agent.config, generation),
+    run_name = node, mode = "node", policy = generation:info().name })
+  if not events then return nil, "audit: " .. tostring(err), code end
   agent.events = events
-  for _, handler in ipairs(agent.config.handlers.flow) do events:on(handler) end
-  return true
+  return agent:set_handlers(agent.config.handlers.flow)
 end
 
 local function open_device(agent, device)
@@ -184,12 +185,14 @@ local function start(agent, undo)
     if not agent.nat then return nil, err, code or "unavailable" end
     undo(function(keep) return await(function(done) agent.nat:close(keep, done) end) end)
   end
-  open_events(agent)
   undo(function()
-    agent.events:close()
+    if agent.events and agent.begun then agent.events:record("exit", { text = "stopped", status = 0 }) end
+    if agent.events then agent.events:close() end
     agent.events = nil
     return true
   end)
+  ok, err, code = open_events(agent, generation)
+  if not ok then return nil, err, code end
   local close_devices
   ok, err, code = open_devices(agent, function(fn)
     close_devices = fn
@@ -212,10 +215,17 @@ local function start(agent, undo)
   end
   agent.control, err, code = open_control(agent)
   if not agent.control then return nil, err, code end
-  undo(function() return await(function(done) agent.control:close(done) end) end)
   ok, err = drop_privileges(agent)
   if not ok then return nil, err, "unavailable" end
+  agent.begun = true
+  agent.events:record("start", { text = agent.enforcing.name .. ": " .. agent.choice.reason, status = 0 })
   return true
+end
+
+local function close_control(agent)
+  local control = agent.control
+  agent.control = nil
+  if control then await(function(done) control:close(done) end) end
 end
 
 -- Inside steps: takes everything back, newest first; goes on after what fails.
@@ -240,19 +250,27 @@ function M.start(agent, done)
   agent:exclusive(function()
     local ok, err, code = start(agent, function(fn) agent.undo[#agent.undo + 1] = fn end)
     if ok then return true end
+    close_control(agent)
     unwind(agent, agent.adopted == true)
     return nil, err, code
   end, done)
 end
 
---- keep: enforcement stays in force for the next agent.
+--- keep: enforcement stays in force for the next agent. answer: who asked is told when all is done, by the control socket,
+--- which closes last.
 ---@param agent lattice.agent.Core
 ---@param keep boolean
----@param done fun(ok: boolean?, err?: string)
-function M.stop(agent, keep, done)
+---@param answer fun(good: boolean)
+---@param done fun(good: boolean)
+function M.stop(agent, keep, answer, done)
   agent.stopping = true
   require("lattice.agent.temporary").close(agent)
-  agent:exclusive(function() return unwind(agent, keep) end, done)
+  agent:exclusive(function()
+    local good = unwind(agent, keep)
+    answer(good)
+    close_control(agent)
+    return good
+  end, done)
 end
 
 return M

@@ -1,4 +1,6 @@
 -- Temporary rules: an operator's, before all others, each until its time. They outlive a reload, and end with the agent.
+-- Who adds or removes one by hand notes that with the operator's uid (the control socket); that its time was over is noted
+-- here.
 local steps = require("lattice.agent.steps")
 
 local M = {}
@@ -52,10 +54,10 @@ local function expire(agent, id, why, done)
       return nil, err, "retry"
     end
     if rule.timer then rule.timer:close() end
-    agent:note(rule.uid, ("temporary rule %d ended (%s): %s %s"):format(id, why, rule.action, rule.text))
+    if why then agent:note(rule.uid, ("temporary rule %d ended (%s): %s %s"):format(id, why, rule.action, rule.text)) end
     return true
   end, function(ok, err, code)
-    if not ok and code == "retry" and why == "its time is over" and not agent.stopping then
+    if not ok and code == "retry" and why and not agent.stopping then
       agent:log("error", ("temporary rule %d is over and could not be removed: %s"):format(id, tostring(err)))
       require("lattice.loop").timer(1000, function() expire(agent, id, why, function() end) end)
     end
@@ -102,12 +104,11 @@ function M.add(agent, action, text, opts, done)
       rule.timer = nil
       expire(agent, rule.id, "its time is over", function() end)
     end)
-    agent:note(rule.uid, ("temporary rule %d for %d s: %s %s"):format(rule.id, ttl, action, text))
     return rule.id
   end, done)
 end
 
-function M.remove(agent, id, done) return expire(agent, id, "removed", done) end
+function M.remove(agent, id, done) return expire(agent, id, nil, done) end
 
 --- The agent ends: no timer may hold the loop.
 function M.close(agent)

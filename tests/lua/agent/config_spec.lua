@@ -65,7 +65,8 @@ describe("lattice.lua", function()
 
   local wrong = {
     { 'devise "wf0" {}', ":1: unknown word 'devise' (did you mean device?)" },
-    { 'device "wf0" { adress = "10.0.0.1/24" }', "has no 'adress' (expected address, kind, mtu, wireguard; did you mean address?)" },
+    { 'device "wf0" { adress = "10.0.0.1/24" }',
+      "has no 'adress' (expected address, kind, mtu, wireguard; did you mean address?)" },
     { 'device "wf0" { address = "10.0.0.1" }', "address cannot be '10.0.0.1'" },
     { 'device "wf0" { address = "10.0.0.1/33" }', "address cannot be" },
     { 'device "wf0" { address = "10.0.0.1/24", mtu = 500 }', "mtu cannot be 500 (expected 1280 to 65535)" },
@@ -79,10 +80,12 @@ describe("lattice.lua", function()
       ":2: device 'eth1' is there already, at /etc/lattice/lattice.lua:1" },
     { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "none.key" } }',
       "/etc/lattice/none.key cannot be read: no such file" },
-    { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "wf0.key", peers = { { key = "x", allowed = {} } } } }',
+    { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "wf0.key", ' ..
+      'peers = { { key = "x", allowed = {} } } } }',
       "key cannot be 'x' (expected a public key" },
     { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "wf0.key", peers = { { key = "' .. KEY ..
-      '", allowed = { "10.0.0.1/24" } } } } }', "'10.0.0.1/24' has bits beyond its prefix length (did you mean 10.0.0.0/24?)" },
+      '", allowed = { "10.0.0.1/24" } } } } }',
+      "'10.0.0.1/24' has bits beyond its prefix length (did you mean 10.0.0.0/24?)" },
     { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "wf0.key", peers = { { key = "' .. KEY ..
       '", endpoint = "peer.example:1", allowed = {} } } } }', "endpoint cannot be 'peer.example:1'" },
     { 'device "eth1" { kind = "existing" }\npolicy "nothing.d/*.lua"', ":2: policy: there is no file 'nothing.d/*.lua'" },

@@ -86,10 +86,15 @@ local function install()
     end })
   end })
   fake("lattice.events", { open = function()
-    return { generation = function(_, g) note("events", g:number()) end, on = function() end,
+    return { generation = function(_, g) note("events", g:number()) end, on = function() return true end,
       counters = function() return { seen = 5, lost = 0 } end, close = function() note("close events") end,
-      record = function(_, what, ok, text) note("record", what, tostring(ok), text:match("^[^\n]*")) end,
-      note = function(_, uid, text) note("note", uid, text) end }
+      routes = function(_, routes)
+        note("routes", #routes)
+        return true
+      end,
+      record = function(_, kind, fields)
+        note("record", kind, tostring(not fields.errno), fields.text:match("^[^\n]*"))
+      end }
   end })
   fake("lattice.control.server", { open = function(_, options, done)
     if broken.control then return done(nil, "the socket is taken") end
@@ -141,7 +146,7 @@ end
 
 local function stop(keep)
   if not agent then return end
-  await(function(done) require("lattice.agent.start").stop(agent, keep or false, done) end)
+  await(function(done) require("lattice.agent.start").stop(agent, keep or false, function() end, done) end)
   agent = nil
 end
 
@@ -178,10 +183,12 @@ describe("the agent", function()
   it("starts in the order that leaves nothing open, and stops in reverse", function()
     assert.is_true(start())
     assert.same({ "open nat", "open wf0", "open ebpf", "events 1", "apply ebpf 1", "temporary ebpf 0", "remove iptables",
-      "raise wf0", "open control", "keep net_admin,bpf,net_raw" }, calls)
+      "raise wf0", "open control", "keep net_admin,bpf,net_raw",
+      "record start true ebpf: the strongest that works here; tried" }, calls)
     calls = {}
     stop()
-    assert.same({ "close control", "close wf0 false", "close ebpf false", "close events", "close nat false" }, calls)
+    assert.same({ "close wf0 false", "close ebpf false", "record exit true stopped", "close events", "close nat false",
+      "close control" }, calls)
   end)
 
   it("adopts the number that a dead agent's enforcement has, and leaves it when told to", function()
@@ -336,7 +343,7 @@ describe("the agent", function()
     assert.same({ "open iptables", "apply iptables 2", "temporary iptables 0", "close ebpf false" },
       { calls[1], calls[2], calls[3], calls[4] })
     assert.equal("iptables", agent:enforcer().name)
-    assert.is_true(has("record fallback true ebpf failed at run time: the map is full"))
+    assert.is_true(has("record reload true fallback: ebpf failed at run time: the map is full"))
     assert.equal(1, agent:status().fallbacks)
   end)
 
@@ -374,7 +381,7 @@ describe("the agent", function()
       agent:temporary_add("allow", "tcp to 10.0.0.7 port 443", { ttl = 1, uid = 1000 }, done)
     end))
     assert.equal(1, id)
-    assert.is_true(has("note 1000 temporary rule 1 for 1 s: allow tcp to 10.0.0.7 port 443", "temporary ebpf 1"))
+    assert.is_true(has("temporary ebpf 1"))
     assert.equal(1, #agent:status().temporary)
     assert(reload())
     assert.equal(1, #agent:temporary_list())
