@@ -9,6 +9,7 @@
 #include "core/audit.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/signals.h"
 #include "core/audit_sink.h"
 #include <pthread.h>
 #include <signal.h>
@@ -322,6 +323,7 @@ static int start_writer(struct lat_audit *a)
 	int r;
 
 	sigfillset(&all); /* SIGPIPE too: a reader that went away is an errno */
+	sigdelset(&all, LAT_SIGNAL_PRIVILEGE);
 	pthread_sigmask(SIG_SETMASK, &all, &keep);
 	r = pthread_create(&a->writer, NULL, write_loop, a);
 	pthread_sigmask(SIG_SETMASK, &keep, NULL);

@@ -2,6 +2,7 @@
  * begin while we walk are found by walking again until nobody new is there. See privilege.h. */
 #include "kernel/privilege.h"
 #include "base/clock.h"
+#include "base/signals.h"
 #include <dirent.h>
 #include <errno.h>
 #include <linux/capability.h>
@@ -16,7 +17,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DROP_SIGNAL (SIGRTMIN + 6) /* nobody else's here */
 #define WAIT_MS 2000
 #define MAX_THREADS 256
 
@@ -122,7 +122,7 @@ static int signal_new(pid_t *list, size_t *count)
 			break;
 		}
 		list[(*count)++] = tid;
-		if (syscall(SYS_tgkill, getpid(), tid, DROP_SIGNAL) == 0)
+		if (syscall(SYS_tgkill, getpid(), tid, LAT_SIGNAL_PRIVILEGE) == 0)
 			sent++;
 		else if (errno != ESRCH) /* it has ended meanwhile */
 			sent = -errno;
@@ -157,7 +157,7 @@ int lat_capabilities_keep(uint64_t keep)
 	r = drop();
 	if (r < 0)
 		return r;
-	if (sigaction(DROP_SIGNAL, &act, &old) < 0)
+	if (sigaction(LAT_SIGNAL_PRIVILEGE, &act, &old) < 0)
 		return -errno;
 	do {
 		sent = signal_new(list, &count);
@@ -168,7 +168,7 @@ int lat_capabilities_keep(uint64_t keep)
 	} while (sent > 0 && r == 0);
 	/* The handler stays when a thread did not answer: the signal may still come. */
 	if (r == 0 && sent == 0)
-		sigaction(DROP_SIGNAL, &old, NULL);
+		sigaction(LAT_SIGNAL_PRIVILEGE, &old, NULL);
 	if (sent < 0)
 		return sent;
 	return r < 0 ? r : atomic_load(&failed) ? -EPERM : 0;

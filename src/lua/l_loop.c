@@ -184,8 +184,9 @@ static int l_watch(lua_State *L)
 static int l_signal(lua_State *L)
 {
 	static const char *const names[] = { "SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD",
-		"SIGWINCH", NULL };
-	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD, SIGWINCH };
+		"SIGWINCH", "SIGPIPE", NULL };
+	static const int numbers[] = { SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGCHLD, SIGWINCH,
+		SIGPIPE };
 	int which = luaL_checkoption(L, 1, NULL, names), r;
 	uv_loop_t *loop = loop_of(L);
 	struct handle *h;

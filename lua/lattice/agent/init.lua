@@ -93,7 +93,11 @@ local function serve(config)
     notify.ready(reload.status_line(agent))
     if hup then reload.request(agent, { by = "SIGHUP" }) end
   end)
-  loop.run()
+  -- A callback that raises is a fault of ours: it is told, and the agent goes on. Verdicts do not depend on it.
+  repeat
+    local ok, problem = pcall(loop.run)
+    if not ok then log.error("internal error: " .. tostring(problem)) end
+  until ok
   return status
 end
 

@@ -104,6 +104,18 @@ local function wanted_choice(agent, config)
   return choice
 end
 
+local function after_flip(agent, config, generation, result)
+  agent.events:generation(generation)
+  if agent.names then agent.names:generation(generation) end
+  if not generation:info().keep_established then
+    local cut, why = await(function(done) agent.enforcing:cut(done) end)
+    if not cut then agent:log("warn", "reload: open flows: " .. tostring(why)) end
+    result.flows_cut = cut or 0
+  end
+  local failures = take_config(agent, config)
+  if #failures > 0 then result.problems = failures end
+end
+
 local function flip(agent, config, generation, plan, began)
   local choice, err, code = wanted_choice(agent, config)
   if err then return nil, err, code end
@@ -116,17 +128,11 @@ local function flip(agent, config, generation, plan, began)
   if not ok then return nil, err, code end
   local old = agent.live
   agent.live = generation
-  agent.events:generation(generation)
-  if agent.names then agent.names:generation(generation) end
   local result = result_of(agent, generation, plan, began)
-  if not generation:info().keep_established then
-    local cut, why = await(function(done) agent.enforcing:cut(done) end)
-    if not cut then agent:log("warn", "reload: open flows: " .. tostring(why)) end
-    result.flows_cut = cut or 0
-  end
-  local failures = take_config(agent, config)
+  -- From here on the new generation holds: what fails now is told, and takes nothing back.
+  local good, why = pcall(after_flip, agent, config, generation, result)
+  if not good then result.problems = { "internal error: " .. tostring(why) } end
   old:close()
-  if #failures > 0 then result.problems = failures end
   return result
 end
 

@@ -8,6 +8,8 @@
 --   end, done)
 local M = {}
 
+local FAILED = {} -- in place of results: the starter raised
+
 local function resume(co, done, ...)
   local results = table.pack(coroutine.resume(co, ...))
   if not results[1] then
@@ -16,11 +18,15 @@ local function resume(co, done, ...)
     return done(table.unpack(results, 2, results.n))
   end
   local called = false
-  results[2](function(...)
+  local ok, problem = xpcall(results[2], debug.traceback, function(...)
     if called then return end -- a part that answers twice must not run what follows twice
     called = true
     resume(co, done, ...)
   end)
+  if ok then return end
+  if called then error(problem, 0) end -- of what came after the answer
+  called = true
+  return resume(co, done, FAILED, problem)
 end
 
 --- Runs fn in a coroutine; what it returns goes to done, and so does what it raises: done(nil, text, "internal").
@@ -34,14 +40,16 @@ end
 ---@param starter fun(done: fun(...))
 ---@return any ...
 function M.await(starter)
-  return coroutine.yield(starter)
+  local results = table.pack(coroutine.yield(starter))
+  if results[1] == FAILED then error(results[2], 0) end
+  return table.unpack(results, 1, results.n)
 end
 
 --- Inside run: calls fn outside of the coroutine (sys.limited wants the main one) and gives what it returns.
 ---@param fn fun(): ...
 ---@return any ...
 function M.outside(fn)
-  return coroutine.yield(function(done) done(fn()) end)
+  return M.await(function(done) done(fn()) end)
 end
 
 --- A queue: queue(fn, done) runs fn as `run` does, after all that were given before it.

@@ -40,7 +40,10 @@ local function enforcer(name)
         if broken.temporary then return set(nil, "no room") end
         set(true)
       end
-      function self.cut(_, cut) cut(3) end
+      function self.cut(_, cut)
+        if broken.cut then error("a fault of ours") end
+        cut(3)
+      end
       function self.flows(_, _, found)
         found({ { dir = "out", proto = 6, addr = "10.0.0.1", port = 80 }, { dir = "out", proto = 6, addr = "10.0.0.2",
           port = 80 } })
@@ -277,6 +280,16 @@ describe("the agent", function()
     assert.equal(2, agent:generation():number())
     assert.equal(1, agent:status().reloads.ok)
     assert.is_true(has("record reload true generation 2"))
+  end)
+
+  it("goes on with the generation that is in force when a part breaks after the flip", function()
+    assert.is_true(start())
+    broken.cut = true
+    local result = assert(reload())
+    assert.matches("a fault of ours", result.problems[1])
+    assert.equal(2, agent:generation():number())
+    broken.cut = nil
+    assert.equal(3, assert(reload()).generation)
   end)
 
   it("refuses a wrong policy with its place and keeps the old generation", function()
