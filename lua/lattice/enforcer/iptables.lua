@@ -4,11 +4,13 @@
 -- A generation is one transaction a family. The two cannot be one: IPv4 goes first, and if IPv6 is refused IPv4 is put
 -- back, so between the two each family is judged by the one generation or the other, and nothing is open that neither
 -- allows. Before the first generation all is refused.
+local addr = require("lattice.policy.addr")
 local backend = require("lattice.enforcer.iptables.backend")
 local iptables = require("lattice.iptables")
 local read = require("lattice.enforcer.iptables.read")
 local task = require("lattice.enforcer.iptables.task")
 local text = require("lattice.enforcer.iptables.text")
+local walk = require("lattice.enforcer.iptables.walk")
 
 local M = { name = "iptables" }
 
@@ -270,6 +272,28 @@ function Iptables:pin(pins, done)
     if not ok then self.pins = old end
     done(ok, err, code)
   end)
+end
+
+--- By the rules as they read back. names of the flow do not count: the pinned addresses do.
+function Iptables:explain(flow, done)
+  self:turn(function()
+    local family = addr.parse_flat(flow.addr or "")
+    if not family then task.fail("the flow has no address", "EINVAL") end
+    local outcome, err = walk.flow(self:save(family), flow)
+    if not outcome then task.fail("cannot tell: " .. err, "EPROTO") end
+    local verdict = { verdict = outcome.passed and "allow" or "deny", action = outcome.action, rule = outcome.rule or 0,
+      where = "default" }
+    if outcome.temporary then
+      verdict.rule, verdict.where = text.TEMPORARY | outcome.temporary, ("temporary:%d"):format(outcome.temporary)
+    elseif verdict.rule > 0 then
+      local rule = self.policy and self.policy:rule(verdict.rule)
+      verdict.where = rule and rule.where or ("rule %d of generation %d"):format(verdict.rule, self.number)
+      if rule then verdict.action, verdict.reason, verdict.text = rule.action, rule.reason, rule.text end
+    elseif not outcome.rule then
+      verdict.where = "no generation is in force"
+    end
+    return verdict
+  end, done)
 end
 
 function Iptables:status()

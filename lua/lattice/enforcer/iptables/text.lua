@@ -280,9 +280,10 @@ end
 ---@param book lattice.iptables.Book
 ---@param gone string[]
 ---@param hooks string[]
+---@param table_name? string  "filter"
 ---@return string
-function M.transaction(book, gone, hooks)
-  local out = { "*filter" }
+function M.transaction(book, gone, hooks, table_name)
+  local out = { "*" .. (table_name or "filter") }
   for _, name in ipairs(book.names) do out[#out + 1] = ":" .. name .. " - [0:0]" end
   for _, name in ipairs(book.names) do
     local lines = book.lines[name]

@@ -6,8 +6,8 @@
 -- order is kept everywhere, and equal leaves are one chain. Depth is bounded: nf_tables allows 16 gotos in a row.
 local M = {}
 
-local LEAF = 16       -- a list this short is walked
-local FAN = 24        -- children of a node, at most
+local LEAF = 24       -- a list this short is walked
+local FAN = 32        -- children of a node, at most
 local DEPTH = 8
 local GROWTH = 4      -- copies that one split may make, as a multiple of its list
 
@@ -185,6 +185,7 @@ local function best_split(list, region)
     local price = cost(kids, list)
     if price and (not least or price < least) then best, least = kids, price end
   end
+  if not best and not region.proto then return by_proto(list, region) end -- its ports can be split then
   return best
 end
 
