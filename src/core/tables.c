@@ -9,34 +9,16 @@
 #include "base/mem.h"
 #include <string.h>
 
-#define TREES 4            /* direction x family */
 #define SMALL_PARENT 24u   /* segments of a parent that are merged into its children */
-#define NO_RULE UINT32_MAX /* as a bound: above every rule */
 #define MOST_NEST 130      /* prefix lengths 0..128 of one family, and the root */
-
-enum { LIST_TCP, LIST_UDP, LIST_OTHER, LIST_COUNT };
-
-struct node {
-	uint32_t lists[LIST_COUNT];
-	uint32_t parent; /* 0: none; node 0 matches nothing */
-	uint32_t least;  /* lowest rule in the lists, NO_RULE: none */
-	uint32_t above;  /* lowest rule in all linked parents */
-};
-
-struct lat_tables {
-	struct lat_lists lists;
-	struct node *nodes;
-	size_t node_count, node_cap;
-	struct lat_index trees[TREES];
-};
 
 /* What only building needs. */
 struct build {
 	struct lat_tables *t;
 	uint32_t *seen; /* open addressing over nodes, 0: free */
 	size_t seen_cap, seen_used;
-	struct lat_span *spans[LIST_COUNT];
-	size_t span_count[LIST_COUNT], span_cap[LIST_COUNT];
+	struct lat_span *spans[LAT_LIST_COUNT];
+	size_t span_count[LAT_LIST_COUNT], span_cap[LAT_LIST_COUNT];
 };
 
 struct item {
@@ -76,7 +58,7 @@ static lat_key host_mask(unsigned len)
 
 static bool entry_valid(const struct lat_entry *e)
 {
-	if (e->port_lo > e->port_hi || e->rule == 0 || e->rule == NO_RULE || e->dir >= LAT_DIR_COUNT)
+	if (e->port_lo > e->port_hi || e->rule == 0 || e->rule == LAT_NO_RULE || e->dir >= LAT_DIR_COUNT)
 		return false;
 	if (e->prefix.family == 4)
 		return e->prefix.len <= 32 && lat_addr_is4(&e->prefix.addr);
@@ -109,27 +91,27 @@ static int add_entry(struct build *b, const struct lat_entry *e)
 	int r = 0;
 
 	if (any || e->proto == IPPROTO_TCP)
-		r = add_span(b, LIST_TCP, e->port_lo, e->port_hi, e->rule);
+		r = add_span(b, LAT_LIST_TCP, e->port_lo, e->port_hi, e->rule);
 	if (r == 0 && (any || e->proto == IPPROTO_UDP))
-		r = add_span(b, LIST_UDP, e->port_lo, e->port_hi, e->rule);
+		r = add_span(b, LAT_LIST_UDP, e->port_lo, e->port_hi, e->rule);
 	if (r == 0 && any_port && e->proto != IPPROTO_TCP && e->proto != IPPROTO_UDP)
-		r = add_span(b, LIST_OTHER, any ? 0 : e->proto, any ? UINT8_MAX : e->proto, e->rule);
+		r = add_span(b, LAT_LIST_OTHER, any ? 0 : e->proto, any ? UINT8_MAX : e->proto, e->rule);
 	return r;
 }
 
-static uint32_t node_segments(const struct lat_tables *t, const struct node *n)
+static uint32_t node_segments(const struct lat_tables *t, const struct lat_node *n)
 {
 	uint32_t sum = 0;
 
-	for (int i = 0; i < LIST_COUNT; i++)
+	for (int i = 0; i < LAT_LIST_COUNT; i++)
 		sum += lat_list_count(&t->lists, n->lists[i]);
 	return sum;
 }
 
 /* A small parent's segments become spans of the child. */
-static int add_parent(struct build *b, const struct node *parent)
+static int add_parent(struct build *b, const struct lat_node *parent)
 {
-	for (int i = 0; i < LIST_COUNT; i++) {
+	for (int i = 0; i < LAT_LIST_COUNT; i++) {
 		uint32_t list = parent->lists[i], n = lat_list_count(&b->t->lists, list);
 
 		for (uint32_t s = 0; s < n; s++) {
@@ -148,7 +130,7 @@ static int add_parent(struct build *b, const struct node *parent)
 static uint32_t lowest(const struct lat_lists *lists, uint32_t list)
 {
 	const uint32_t *rules = lat_list_rules(lists, list);
-	uint32_t best = NO_RULE;
+	uint32_t best = LAT_NO_RULE;
 
 	for (uint32_t i = 0; i < lat_list_count(lists, list); i++)
 		if (rules[i] && rules[i] < best)
@@ -156,11 +138,11 @@ static uint32_t lowest(const struct lat_lists *lists, uint32_t list)
 	return best;
 }
 
-static size_t node_hash(const struct node *n)
+static size_t node_hash(const struct lat_node *n)
 {
 	uint64_t h = n->parent;
 
-	for (int i = 0; i < LIST_COUNT; i++) {
+	for (int i = 0; i < LAT_LIST_COUNT; i++) {
 		h = (h ^ n->lists[i]) * 0x9e3779b97f4a7c15ull;
 		h ^= h >> 29;
 	}
@@ -191,7 +173,7 @@ static int seen_grow(struct build *b)
 }
 
 /* The number of this node: an equal one that exists, or a new one. */
-static int intern(struct build *b, const struct node *n, uint32_t *out)
+static int intern(struct build *b, const struct lat_node *n, uint32_t *out)
 {
 	struct lat_tables *t = b->t;
 	size_t at;
@@ -220,8 +202,8 @@ static int intern(struct build *b, const struct node *n, uint32_t *out)
 /* The node of one prefix, whose entries are the items, inside the node `parent`. */
 static int make_node(struct build *b, const struct item *items, size_t count, uint32_t parent, uint32_t *out)
 {
-	const struct node *p = &b->t->nodes[parent];
-	struct node n = { .parent = parent, .least = NO_RULE, .above = NO_RULE };
+	const struct lat_node *p = &b->t->nodes[parent];
+	struct lat_node n = { .parent = parent, .least = LAT_NO_RULE, .above = LAT_NO_RULE };
 	int r = 0;
 
 	memset(b->span_count, 0, sizeof(b->span_count));
@@ -234,7 +216,7 @@ static int make_node(struct build *b, const struct item *items, size_t count, ui
 	} else {
 		n.above = p->least < p->above ? p->least : p->above;
 	}
-	for (int i = 0; r == 0 && i < LIST_COUNT; i++) {
+	for (int i = 0; r == 0 && i < LAT_LIST_COUNT; i++) {
 		uint32_t low;
 
 		r = lat_lists_add(&b->t->lists, b->spans[i], b->span_count[i], &n.lists[i]);
@@ -247,9 +229,21 @@ static int make_node(struct build *b, const struct item *items, size_t count, ui
 	return r < 0 ? r : intern(b, &n, out);
 }
 
-/* Prefixes in order of their start, shorter first: each lies inside the ones that are open, or behind them. */
-static int build_tree(struct build *b, struct item *items, size_t count, struct lat_index *index)
+static int keep_prefix(struct lat_tables *t, const struct item *it, unsigned tree, uint32_t node)
 {
+	int r = lat_grow((void **)&t->prefixes, &t->prefix_cap, t->prefix_count + 1, sizeof(*t->prefixes));
+
+	if (r < 0)
+		return r;
+	t->prefixes[t->prefix_count++] =
+		(struct lat_node_prefix){ .start = it->start, .node = node, .len = it->len, .tree = (uint8_t)tree };
+	return 0;
+}
+
+/* Prefixes in order of their start, shorter first: each lies inside the ones that are open, or behind them. */
+static int build_tree(struct build *b, struct item *items, size_t count, unsigned tree)
+{
+	struct lat_index *index = &b->t->trees[tree];
 	struct open_prefix open[MOST_NEST];
 	int depth = 0, r = 0;
 
@@ -265,6 +259,9 @@ static int build_tree(struct build *b, struct item *items, size_t count, struct 
 				return r;
 		r = make_node(b, it, next - i, open[depth].node, &open[depth + 1].node);
 		if (r < 0)
+			return r;
+		if (b->t->keep_prefixes && open[depth + 1].node != open[depth].node &&
+			(r = keep_prefix(b->t, it, tree, open[depth + 1].node)) < 0)
 			return r;
 		open[++depth].last = it->start | host_mask(it->len);
 		if ((r = lat_index_append(index, it->start, open[depth].node)) < 0)
@@ -283,7 +280,7 @@ static int build_trees(struct build *b, const struct lat_entry *entries, size_t 
 
 	if (!items)
 		return -ENOMEM;
-	for (unsigned tree = 0; tree < TREES; tree++) {
+	for (unsigned tree = 0; tree < LAT_TREES; tree++) {
 		size_t n = 0;
 		int r;
 
@@ -297,7 +294,7 @@ static int build_trees(struct build *b, const struct lat_entry *entries, size_t 
 			items[n].len = e->prefix.len;
 			items[n++].start = key_of(&e->prefix.addr, is4) & ~host_mask(e->prefix.len);
 		}
-		r = build_tree(b, items, n, &b->t->trees[tree]);
+		r = build_tree(b, items, n, tree);
 		if (r < 0)
 			return r;
 	}
@@ -306,10 +303,10 @@ static int build_trees(struct build *b, const struct lat_entry *entries, size_t 
 
 static int init(struct lat_tables *t)
 {
-	static const struct node nothing = { .least = NO_RULE, .above = NO_RULE };
+	static const struct lat_node nothing = { .least = LAT_NO_RULE, .above = LAT_NO_RULE };
 	int r = lat_lists_init(&t->lists);
 
-	for (int i = 0; r == 0 && i < TREES; i++)
+	for (int i = 0; r == 0 && i < LAT_TREES; i++)
 		r = lat_index_init(&t->trees[i]);
 	if (r == 0)
 		r = lat_grow((void **)&t->nodes, &t->node_cap, 1, sizeof(*t->nodes));
@@ -318,7 +315,7 @@ static int init(struct lat_tables *t)
 	return r;
 }
 
-int lat_tables_build(const struct lat_entry *entries, size_t count, struct lat_tables **out)
+static int build_all(const struct lat_entry *entries, size_t count, bool keep_prefixes, struct lat_tables **out)
 {
 	struct build b = { .t = NULL };
 	int r;
@@ -329,6 +326,7 @@ int lat_tables_build(const struct lat_entry *entries, size_t count, struct lat_t
 	b.t = calloc(1, sizeof(*b.t));
 	if (!b.t)
 		return -ENOMEM;
+	b.t->keep_prefixes = keep_prefixes;
 	r = init(b.t);
 	if (r == 0)
 		r = build_trees(&b, entries, count);
@@ -339,30 +337,41 @@ int lat_tables_build(const struct lat_entry *entries, size_t count, struct lat_t
 	} else {
 		lat_tables_free(b.t);
 	}
-	for (int i = 0; i < LIST_COUNT; i++)
+	for (int i = 0; i < LAT_LIST_COUNT; i++)
 		free(b.spans[i]);
 	free(b.seen);
 	return r;
+}
+
+int lat_tables_build(const struct lat_entry *entries, size_t count, struct lat_tables **out)
+{
+	return build_all(entries, count, false, out);
+}
+
+int lat_tables_build_for_maps(const struct lat_entry *entries, size_t count, struct lat_tables **out)
+{
+	return build_all(entries, count, true, out);
 }
 
 void lat_tables_free(struct lat_tables *t)
 {
 	if (!t)
 		return;
-	for (int i = 0; i < TREES; i++)
+	for (int i = 0; i < LAT_TREES; i++)
 		lat_index_fini(&t->trees[i]);
 	lat_lists_fini(&t->lists);
 	free(t->nodes);
+	free(t->prefixes);
 	free(t);
 }
 
 uint32_t lat_tables_lookup(const struct lat_tables *t, const struct lat_flow *flow)
 {
 	bool is4 = lat_addr_is4(&flow->remote);
-	int list = flow->proto == IPPROTO_TCP ? LIST_TCP : flow->proto == IPPROTO_UDP ? LIST_UDP : LIST_OTHER;
-	uint16_t key = list == LIST_OTHER ? flow->proto : flow->dport;
-	uint32_t best = NO_RULE;
-	const struct node *n;
+	int list = flow->proto == IPPROTO_TCP ? LAT_LIST_TCP : flow->proto == IPPROTO_UDP ? LAT_LIST_UDP : LAT_LIST_OTHER;
+	uint16_t key = list == LAT_LIST_OTHER ? flow->proto : flow->dport;
+	uint32_t best = LAT_NO_RULE;
+	const struct lat_node *n;
 
 	if (flow->dir >= LAT_DIR_COUNT)
 		return 0;
@@ -376,14 +385,14 @@ uint32_t lat_tables_lookup(const struct lat_tables *t, const struct lat_flow *fl
 			break;
 		n = &t->nodes[n->parent];
 	}
-	return best == NO_RULE ? 0 : best;
+	return best == LAT_NO_RULE ? 0 : best;
 }
 
 size_t lat_tables_bytes(const struct lat_tables *t)
 {
 	size_t sum = sizeof(*t) + t->lists.cap * sizeof(*t->lists.words) + t->node_cap * sizeof(*t->nodes);
 
-	for (int i = 0; i < TREES; i++)
+	for (int i = 0; i < LAT_TREES; i++)
 		sum += lat_index_bytes(&t->trees[i]);
 	return sum;
 }

@@ -22,6 +22,8 @@ struct lat_tables;
  * UINT32_MAX, bad dir, family or length, an IPv4 prefix whose address is none) or -E2BIG (beyond 2^28 prefixes). Bits of
  * an address beyond the prefix length do not count. */
 int lat_tables_build(const struct lat_entry *entries, size_t count, struct lat_tables **out);
+/* The same, and they remember their prefixes: what lat_image_build (image.h) makes maps of. */
+int lat_tables_build_for_maps(const struct lat_entry *entries, size_t count, struct lat_tables **out);
 void lat_tables_free(struct lat_tables *tables);
 /* The lowest matching rule number, or 0. An entry with a narrower port range than 0..65535 matches only protocols that
  * have ports (tcp, udp). */

@@ -90,6 +90,37 @@ int lat_index_seal(struct lat_index *index);
 uint32_t lat_index_find(const struct lat_index *index, lat_key key);
 size_t lat_index_bytes(const struct lat_index *index);
 
+/* ---- the whole ---- */
+
+#define LAT_TREES 4         /* direction x family: direction * 2 + (1 for IPv6) */
+#define LAT_NO_RULE UINT32_MAX /* as a bound: above every rule */
+
+enum { LAT_LIST_TCP, LAT_LIST_UDP, LAT_LIST_OTHER, LAT_LIST_COUNT };
+
+struct lat_node {
+	uint32_t lists[LAT_LIST_COUNT];
+	uint32_t parent; /* 0: none; node 0 matches nothing */
+	uint32_t least;  /* lowest rule in the lists, LAT_NO_RULE: none */
+	uint32_t above;  /* lowest rule in all linked parents */
+};
+
+/* One distinct prefix and its node, where that is not the node of the prefix around it. */
+struct lat_node_prefix {
+	lat_key start;
+	uint32_t node;
+	uint8_t len, tree;
+};
+
+struct lat_tables {
+	struct lat_lists lists;
+	struct lat_node *nodes;
+	size_t node_count, node_cap;
+	struct lat_index trees[LAT_TREES];
+	bool keep_prefixes;
+	struct lat_node_prefix *prefixes; /* only of lat_tables_build_for_maps */
+	size_t prefix_count, prefix_cap;
+};
+
 /* Grows *array (elements of `size` bytes) so that it holds `need`, at least doubling. 0 or -ENOMEM. */
 int lat_grow(void **array, size_t *cap, size_t need, size_t size);
 /* Shrinks *array to `count` elements; when that fails it stays as it is. */

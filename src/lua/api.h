@@ -79,6 +79,7 @@ struct lat_api {
 	X(sandbox)                                                                                 \
 	X(sys)                                                                                     \
 	X(tables)                                                                                  \
+	X(tc)                                                                                      \
 	X(tun)
 
 #define LAT_API_DECLARE(name) extern const struct lat_api lat_api_##name;

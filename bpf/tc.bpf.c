@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+ * The packet filter of the ebpf enforcer: one program for what leaves a device, one for what enters it. Loaded without an
+ * expected attach type, so that the same object serves TCX and clsact.
+ *
+ * A packet of a flow that is known goes by the flow table; any other is judged by the tables in force (policy.bpf.h), in
+ * its own direction, and one that may pass makes a flow. A flow that was judged by other tables than those in force is
+ * judged again in the direction of its first packet; if it is denied now, it stays in the table as a denied one, so that no
+ * later packet of it, in whichever direction, is taken for the beginning of another.
+ *
+ * `deny` and `drop` are the same here: the packet is gone. */
+#include "policy.bpf.h"
+
+#define PASS -1 /* TCX_NEXT, TC_ACT_UNSPEC: whoever comes next decides */
+#define DROP 2  /* TCX_DROP, TC_ACT_SHOT */
+#define SECOND 1000000000ull
+
+const volatile struct lat_tc_constants lat_constants SEC(".rodata.tc");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 262144);
+	__type(key, struct lat_tc_key);
+	__type(value, struct lat_tc_flow);
+} lat_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct lat_tc_fragment);
+	__type(value, struct lat_tc_fragmented);
+} lat_fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LAT_TC_STAT_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} lat_stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lat_tc_told);
+} lat_told SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20);
+} lat_events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lat_tc_config);
+} lat_config SEC(".maps");
+
+static __always_inline void stat_add(__u32 stat)
+{
+	__u64 *n = bpf_map_lookup_elem(&lat_stats, &stat);
+
+	if (n)
+		*n += 1;
+}
+
+/* ---- events ---- */
+
+static __always_inline void send(struct lat_event *e, struct lat_tc_told *told, __u64 now)
+{
+	__u64 flags = BPF_RB_NO_WAKEUP;
+
+	if (now - told->woken_ns > LAT_TC_QUIET_NS) {
+		told->woken_ns = now;
+		flags = BPF_RB_FORCE_WAKEUP;
+	}
+	bpf_ringbuf_submit(e, flags);
+	stat_add(LAT_TC_STAT_EVENTS);
+}
+
+/* Room for one event, behind one that tells of those lost before it. NULL: there is none, and it is counted. */
+static __always_inline struct lat_event *event_begin(struct lat_tc_told *told, __u64 now)
+{
+	struct lat_event *e;
+
+	if (told->lost) {
+		e = bpf_ringbuf_reserve(&lat_events, sizeof(*e), 0);
+		if (e) {
+			__builtin_memset(e, 0, sizeof(*e));
+			e->time_ns = now;
+			e->kind = LAT_EVENT_LOSS;
+			e->packets = told->lost;
+			told->lost = 0;
+			send(e, told, now);
+		}
+	}
+	e = bpf_ringbuf_reserve(&lat_events, sizeof(*e), 0);
+	if (!e) {
+		told->lost++;
+		stat_add(LAT_TC_STAT_FULL);
+		return 0;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time_ns = now;
+	return e;
+}
+
+/* The counters of a rule on this CPU. */
+static __always_inline struct lat_tc_count *count_of(__u64 live, __u32 row)
+{
+	__u32 slot = LAT_TC_LIVE_SLOT(live);
+	void *data = bpf_map_lookup_elem(&lat_data_slots, &slot);
+
+	row += bpf_get_smp_processor_id() & lat_constants.stripe_mask;
+	return data ? bpf_map_lookup_elem(data, &row) : 0;
+}
+
+/* May the rule make one more event now? */
+static __always_inline int has_token(struct lat_tc_count *count, __u64 now)
+{
+	__u64 since;
+
+	if (!lat_constants.event_rate || !count)
+		return 1;
+	since = now - count->refill_ns;
+	if (since >= SECOND) {
+		count->refill_ns = now;
+		count->tokens = lat_constants.event_rate;
+	}
+	if (!count->tokens)
+		return 0;
+	count->tokens--;
+	return 1;
+}
+
+/* A verdict. sport and dport are those of the flow's first packet. */
+__noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir)
+{
+	__u32 zero = 0;
+	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
+	struct lat_event *e;
+	__u64 now;
+
+	if (!told || !p || !q)
+		return 0;
+	now = bpf_ktime_get_ns();
+	if (q->count_row && !has_token(count_of(q->live, q->count_row), now)) {
+		told->lost++;
+		stat_add(LAT_TC_STAT_HELD);
+		return 0;
+	}
+	e = event_begin(told, now);
+	if (!e)
+		return 0;
+	e->generation = q->generation;
+	e->rule = q->rule;
+	e->kind = LAT_EVENT_VERDICT;
+	e->action = (__u8)q->action;
+	e->dir = (__u8)dir;
+	e->proto = p->key.proto;
+	e->sport = dir == p->dir ? p->sport : p->dport;
+	e->dport = dir == p->dir ? p->dport : p->sport;
+	e->ifindex = p->key.ifindex;
+	e->length = skb->len;
+	set_v6(e->local, (__u32 *)p->key.local);
+	set_v6(e->remote, (__u32 *)p->key.remote);
+	e->packets = 1;
+	send(e, told, now);
+	return 0;
+}
+
+__noinline int lat_tell_close(struct packet *p, struct lat_tc_flow *flow)
+{
+	__u32 zero = 0;
+	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
+	struct lat_event *e;
+	__u64 now;
+
+	if (!told || !p || !flow)
+		return 0;
+	now = bpf_ktime_get_ns();
+	e = event_begin(told, now);
+	if (!e)
+		return 0;
+	e->generation = flow->generation;
+	e->rule = flow->rule;
+	e->kind = LAT_EVENT_CLOSE;
+	e->action = flow->action;
+	e->dir = flow->dir;
+	e->proto = p->key.proto;
+	e->sport = flow->sport;
+	e->dport = flow->dport;
+	e->ifindex = p->key.ifindex;
+	set_v6(e->local, (__u32 *)p->key.local);
+	set_v6(e->remote, (__u32 *)p->key.remote);
+	e->packets = flow->packets[0] + flow->packets[1];
+	e->bytes_out = flow->bytes[DIR_OUT];
+	e->bytes_in = flow->bytes[DIR_IN];
+	e->duration_ns = now - flow->start_ns;
+	send(e, told, now);
+	return 0;
+}
+
+/* ---- flows ---- */
+
+static __always_inline int passes(__u32 action)
+{
+	return action == ACTION_ALLOW || action == ACTION_AUDIT;
+}
+
+/* How long a flow lives without a packet. */
+static __always_inline __u64 patience(const struct lat_tc_flow *flow, __u8 proto)
+{
+	__u8 ends = flow->state & (LAT_TC_FIN_OUT | LAT_TC_FIN_IN);
+
+	if (!passes(flow->action))
+		return 120 * SECOND;
+	if (proto == PROTO_TCP) {
+		if (flow->state & LAT_TC_RST)
+			return 10 * SECOND;
+		if (ends == (LAT_TC_FIN_OUT | LAT_TC_FIN_IN))
+			return 60 * SECOND;
+		if (ends)
+			return 3600 * SECOND;
+		return flow->state & LAT_TC_REPLIED ? 432000 * SECOND : 120 * SECOND;
+	}
+	if (proto == PROTO_UDP)
+		return flow->state & LAT_TC_REPLIED ? 180 * SECOND : 30 * SECOND;
+	return proto == PROTO_ICMP || proto == PROTO_ICMPV6 ? 30 * SECOND : 600 * SECOND;
+}
+
+static __always_inline int has_ended(const struct lat_tc_flow *flow)
+{
+	return (flow->state & LAT_TC_RST) ||
+		(flow->state & (LAT_TC_FIN_OUT | LAT_TC_FIN_IN)) == (LAT_TC_FIN_OUT | LAT_TC_FIN_IN);
+}
+
+static __always_inline void count(__u64 live, __u32 row, __u32 bytes)
+{
+	struct lat_tc_count *c = row ? count_of(live, row) : 0;
+
+	if (!c)
+		return;
+	__sync_fetch_and_add(&c->packets, 1);
+	__sync_fetch_and_add(&c->bytes, bytes);
+}
+
+/* Judges the flow of p by the tables in force, as one of direction dir to the given port. */
+static __always_inline void judge(struct question *q, const struct packet *p, __u32 dir, __u32 port)
+{
+	set_v6(q->remote, (__u32 *)p->key.remote);
+	q->is6 = p->key.is6;
+	q->dir = dir;
+	q->proto = p->key.proto;
+	q->port = port;
+	lat_judge(q);
+}
+
+/* The flow was judged by other tables: once more. The state of a kept one stays as it was. */
+static __always_inline void judge_again(struct __sk_buff *skb, struct packet *p, struct lat_tc_flow *flow,
+	struct question *q)
+{
+	judge(q, p, flow->dir, p->key.proto == PROTO_TCP || p->key.proto == PROTO_UDP ? flow->dport : 0);
+	if (q->keep && passes(flow->action) && flow->generation != q->generation) {
+		flow->count_row = 0;
+	} else {
+		flow->rule = q->rule;
+		flow->generation = q->generation;
+		flow->count_row = q->count_row;
+		flow->action = (__u8)q->action;
+		flow->log = (__u8)q->log;
+	}
+	flow->stamp = LAT_TC_LIVE_STAMP(q->live);
+}
+
+static __always_inline void note_end(struct packet *p, struct lat_tc_flow *flow)
+{
+	if (p->flags & TCP_RST)
+		flow->state |= LAT_TC_RST;
+	else
+		flow->state &= (__u8)~LAT_TC_RST; /* it goes on: the RST was none */
+	if (p->flags & TCP_FIN)
+		flow->state |= p->dir == DIR_OUT ? LAT_TC_FIN_OUT : LAT_TC_FIN_IN;
+	if (has_ended(flow) && !(flow->state & LAT_TC_TOLD)) {
+		flow->state |= LAT_TC_TOLD;
+		if (flow->log)
+			lat_tell_close(p, flow);
+	}
+}
+
+/* A packet of a flow that the table has. */
+static __always_inline int known(struct __sk_buff *skb, struct packet *p, struct lat_tc_flow *flow,
+	struct question *q, __u64 now)
+{
+	__u32 dir = p->dir & 1;
+
+	if (flow->stamp != LAT_TC_LIVE_STAMP(q->live))
+		judge_again(skb, p, flow, q);
+	flow->seen_ns = now;
+	count(q->live, flow->count_row, skb->len);
+	if (!passes(flow->action)) {
+		q->rule = flow->rule;
+		q->generation = flow->generation;
+		q->count_row = flow->count_row;
+		q->action = flow->action;
+		lat_tell(skb, p, q, flow->dir);
+		stat_add(LAT_TC_STAT_DENIED);
+		return DROP;
+	}
+	flow->packets[dir]++;
+	flow->bytes[dir] += skb->len;
+	if (dir != flow->dir)
+		flow->state |= LAT_TC_REPLIED;
+	if (p->key.proto == PROTO_TCP)
+		note_end(p, flow);
+	return PASS;
+}
+
+/* In a frame of its own: the stack of a program and all it calls is 512 bytes. */
+__noinline int lat_make_flow(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now)
+{
+	struct lat_tc_flow flow = { .stamp = 0 };
+
+	if (!p || !q)
+		return -1;
+	flow.stamp = LAT_TC_LIVE_STAMP(q->live);
+	flow.generation = q->generation;
+	flow.rule = q->rule;
+	flow.count_row = q->count_row;
+	flow.start_ns = flow.seen_ns = now;
+	flow.dir = p->dir;
+	flow.action = (__u8)q->action;
+	flow.log = (__u8)q->log;
+	flow.sport = p->sport;
+	flow.dport = p->dport;
+	if (p->dir == DIR_OUT) {
+		flow.packets[DIR_OUT] = 1;
+		flow.bytes[DIR_OUT] = skb->len;
+	} else {
+		flow.packets[DIR_IN] = 1;
+		flow.bytes[DIR_IN] = skb->len;
+	}
+	if (bpf_map_update_elem(&lat_flows, &p->key, &flow, BPF_ANY) == 0)
+		stat_add(LAT_TC_STAT_FLOWS);
+	return 0;
+}
+
+/* A packet of no flow: by the tables, in its own direction. other_way: there is a flow, and this is not of it. */
+static __always_inline int unknown(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now,
+	int other_way)
+{
+	judge(q, p, p->dir, p->port);
+	if (q->no_policy) {
+		stat_add(LAT_TC_STAT_NO_POLICY);
+		return DROP;
+	}
+	count(q->live, q->count_row, skb->len);
+	if (!passes(q->action)) {
+		lat_tell(skb, p, q, p->dir);
+		stat_add(LAT_TC_STAT_DENIED);
+		return DROP;
+	}
+	if (q->log)
+		lat_tell(skb, p, q, p->dir);
+	if (!p->untracked && !p->answers && !other_way)
+		lat_make_flow(skb, p, q, now);
+	return PASS;
+}
+
+static __always_inline void fragment_key(const struct packet *p, struct lat_tc_fragment *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->ifindex = p->key.ifindex;
+	key->id = p->fragment_id;
+	key->dir = p->dir;
+	key->proto = p->key.is6 ? 0 : p->key.proto;
+	key->is6 = p->key.is6;
+	set_v6(key->src, (__u32 *)p->key.local);
+	set_v6(key->dst, (__u32 *)p->key.remote);
+}
+
+/* Fragments after this one go the way it went. */
+__noinline int lat_remember(struct packet *p, __u64 now)
+{
+	struct lat_tc_fragment key;
+	struct lat_tc_fragmented value;
+
+	if (!p)
+		return -1;
+	fragment_key(p, &key);
+	value.until_ns = now + 30 * SECOND;
+	__builtin_memcpy(&value.key, &p->key, sizeof(value.key));
+	value.unused = 0;
+	return (int)bpf_map_update_elem(&lat_fragments, &key, &value, BPF_ANY);
+}
+
+/* Makes the key of a later fragment that of its flow, if its first fragment passed: 1. */
+__noinline int lat_remembered(struct packet *p, __u64 now)
+{
+	struct lat_tc_fragment key;
+	struct lat_tc_fragmented *first;
+
+	if (!p)
+		return 0;
+	fragment_key(p, &key);
+	first = bpf_map_lookup_elem(&lat_fragments, &key);
+	if (!first || first->until_ns <= now)
+		return 0;
+	__builtin_memcpy(&p->key, &first->key, sizeof(p->key));
+	return 1;
+}
+
+/* A later fragment: as its flow. */
+static __always_inline int later(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now)
+{
+	struct lat_tc_flow *flow = lat_remembered(p, now) ? bpf_map_lookup_elem(&lat_flows, &p->key) : 0;
+
+	if (flow)
+		return known(skb, p, flow, q, now);
+	stat_add(LAT_TC_STAT_FRAGMENT);
+	return DROP;
+}
+
+/* An ICMP error passes if the flow that it is about may; else it is judged as any packet. */
+static __always_inline int related(struct packet *p, struct question *q, __u64 now)
+{
+	struct lat_tc_flow *flow = bpf_map_lookup_elem(&lat_flows, &p->quote);
+	__u32 port;
+
+	if (!flow || !passes(flow->action) || now - flow->seen_ns > patience(flow, p->quote.proto))
+		return 0;
+	if (flow->stamp == LAT_TC_LIVE_STAMP(q->live))
+		return 1;
+	set_v6(q->remote, (__u32 *)p->quote.remote);
+	q->is6 = p->quote.is6;
+	q->dir = flow->dir;
+	q->proto = p->quote.proto;
+	port = p->quote.proto == PROTO_TCP || p->quote.proto == PROTO_UDP ? flow->dport : 0;
+	q->port = port;
+	lat_judge(q);
+	return passes(q->action) || (q->keep && flow->generation != q->generation);
+}
+
+/* ---- the programs ---- */
+
+/* A question instead of a packet: see tc_abi.h. */
+__noinline int lat_answer(struct __sk_buff *skb, struct packet *p, struct question *q, int kind)
+{
+	__u32 why = LAT_TC_STAT_PASSED;
+	int verdict = PASS;
+
+	if (!p || !q)
+		return DROP;
+	q->action = ACTION_DENY;
+	if (kind < 0) {
+		why = (__u32)-kind;
+		verdict = DROP;
+	} else if (kind == IS_NEIGHBOUR) {
+		q->action = ACTION_ALLOW;
+		why = LAT_TC_STAT_NEIGHBOUR;
+	} else {
+		judge(q, p, p->dir, p->port);
+		if (q->no_policy)
+			why = LAT_TC_STAT_NO_POLICY;
+		else if (!passes(q->action))
+			why = LAT_TC_STAT_DENIED;
+		verdict = passes(q->action) ? PASS : DROP;
+	}
+	skb->cb[LAT_TC_CB_RULE] = q->rule;
+	skb->cb[LAT_TC_CB_ACTION] = q->action;
+	skb->cb[LAT_TC_CB_GENERATION] = q->generation;
+	skb->cb[LAT_TC_CB_WHY] = why;
+	return verdict;
+}
+
+static __always_inline int by_flow(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now)
+{
+	struct lat_tc_flow *flow = p->untracked ? 0 : bpf_map_lookup_elem(&lat_flows, &p->key);
+	int other_way = 0;
+
+	if (flow && now - flow->seen_ns <= patience(flow, p->key.proto)) {
+		if (!p->begins || (p->dir == flow->dir && !has_ended(flow) && passes(flow->action)))
+			return known(skb, p, flow, q, now);
+		other_way = p->dir != flow->dir && !has_ended(flow) && passes(flow->action);
+	}
+	return unknown(skb, p, q, now, other_way);
+}
+
+static __always_inline int guard(struct __sk_buff *skb, int dir)
+{
+	struct packet p;
+	struct question q;
+	int ask = lat_constants.ask_mark && skb->mark == lat_constants.ask_mark && skb->cb[LAT_TC_CB_ASK] == lat_constants.ask_word;
+	__u32 zero = 0;
+	__u64 *live = bpf_map_lookup_elem(&lat_live, &zero), now;
+	int kind, verdict;
+
+	__builtin_memset(&p, 0, sizeof(p));
+	__builtin_memset(&q, 0, sizeof(q));
+	p.dir = (__u8)dir;
+	p.key.ifindex = skb->ifindex;
+	q.live = live ? *(volatile __u64 *)live : 0;
+	kind = lat_parse(skb, &p, lat_constants.ether || ask);
+	p.quote.is6 = p.key.is6;
+	if (ask)
+		return lat_answer(skb, &p, &q, kind);
+	if (kind == IS_NEIGHBOUR) {
+		stat_add(LAT_TC_STAT_NEIGHBOUR);
+		return PASS;
+	}
+	if (kind < 0) {
+		stat_add((__u32)-kind);
+		return DROP;
+	}
+	if (!LAT_TC_LIVE_SLOT(q.live)) {
+		stat_add(LAT_TC_STAT_NO_POLICY);
+		return DROP;
+	}
+	now = bpf_ktime_get_coarse_ns();
+	if (kind == IS_LATER) {
+		verdict = later(skb, &p, &q, now);
+	} else if (kind == IS_ERROR && related(&p, &q, now)) {
+		stat_add(LAT_TC_STAT_RELATED);
+		return PASS;
+	} else {
+		verdict = by_flow(skb, &p, &q, now);
+	}
+	if (verdict == PASS) {
+		stat_add(LAT_TC_STAT_PASSED);
+		if (p.first)
+			lat_remember(&p, now);
+	}
+	return verdict;
+}
+
+SEC("tc")
+int lat_tc_out(struct __sk_buff *skb)
+{
+	return guard(skb, DIR_OUT);
+}
+
+SEC("tc")
+int lat_tc_in(struct __sk_buff *skb)
+{
+	return guard(skb, DIR_IN);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,145 @@
+-- The ebpf enforcer (pro): tc programs on ingress and egress of each device. A thin cover of lattice.tc, which does it all:
+-- the contract is lattice.enforcer.Enforcer in lua/lattice/agent/_meta/contract.lua.
+local tc = require("lattice.tc")
+
+local M = { name = "ebpf" }
+
+---@class lattice.enforcer.Ebpf: lattice.enforcer.Enforcer
+local Ebpf = {}
+Ebpf.__index = Ebpf
+Ebpf.name = "ebpf"
+
+--- Loads the programs and attaches them to nothing.
+---@param done fun(ok: true?, reason: string?, code: any)
+function M.probe(done)
+  tc.probe(function(ok, err, code)
+    if ok then return done(true, "the tc programs load") end
+    done(nil, err, code)
+  end)
+end
+
+--- Guards the devices: nothing passes before the first generation, but what an earlier agent left in force.
+---@param options lattice.enforcer.Options
+---@param done fun(enforcer: lattice.enforcer.Enforcer?, err: string?, code: any)
+function M.open(options, done)
+  tc.open({
+    devices = options.devices, pins = options.pins, adopt = options.adopt, no_tcx = options.no_tcx,
+    flows = options.flows, event_rate = options.event_rate,
+  }, function(filter, say, code)
+    if not filter then return done(nil, say, code) end
+    for line in say:gmatch("[^\n]+") do options.log("info", "ebpf: " .. line) end
+    local rings, err = filter:rings()
+    if not rings then
+      return filter:finish(false, function() done(nil, err) end)
+    end
+    for _, fd in ipairs(rings) do options.events:ring(fd) end
+    done(setmetatable({ filter = filter, pins = {}, rules = {} }, Ebpf))
+  end)
+end
+
+--- Removes what dead agents left in this network namespace.
+---@param options { pins: string }
+---@param done fun(removed: integer?, err: string?)
+function M.clear(options, done)
+  tc.clear(options.pins, done)
+end
+
+-- What tells one rule from another, whatever its number: text and options.
+local function fingerprints(generation)
+  local count, list = {}, {}
+  if not generation then return count, list end
+  for n = 1, generation:info().rules do
+    local rule = generation:rule(n)
+    local key = ("%s %s log=%s rate=%d ttl=%d"):format(rule.action, rule.text, rule.log, rule.rate, rule.ttl)
+    count[key] = (count[key] or 0) + 1
+    list[n] = key
+  end
+  return count, list
+end
+
+function Ebpf:plan(old, new) -- luacheck: ignore 212
+  local before, old_list = fingerprints(old)
+  local after, new_list = fingerprints(new)
+  local lines, added, removed = {}, 0, 0
+  for _, key in ipairs(old_list) do
+    if (after[key] or 0) > 0 then after[key] = after[key] - 1 else
+      removed = removed + 1
+      lines[#lines + 1] = "- " .. key:gsub(" log=.*", "")
+    end
+  end
+  for _, key in ipairs(new_list) do
+    if (before[key] or 0) > 0 then before[key] = before[key] - 1 else
+      added = added + 1
+      lines[#lines + 1] = "+ " .. key:gsub(" log=.*", "")
+    end
+  end
+  return { rules_added = added, rules_removed = removed, text = table.concat(lines, "\n") }
+end
+
+function Ebpf:apply(new, done)
+  self.filter:apply(new, self.pins, function(ok, err, code)
+    if ok then self.policy = new end
+    done(ok, err, code)
+  end)
+end
+
+function Ebpf:generation()
+  local status = self.filter:status()
+  local n = status and status[1].generation
+  return n ~= 0 and n or nil
+end
+
+function Ebpf:counters(done) self.filter:counters(done) end
+
+function Ebpf:flows(limit, done) self.filter:flows(limit, done) end
+
+function Ebpf:cut(done) self.filter:cut(done) end
+
+-- Where the rule of an answer stands, by the generation that was applied last.
+local function place(self, answer)
+  if answer.temporary then
+    answer.where = ("temporary:%d"):format(answer.rule)
+    for _, rule in ipairs(self.rules) do
+      if rule.id == answer.rule then answer.text, answer.reason = rule.text, rule.reason end
+    end
+    return
+  end
+  local policy = self.policy
+  local rule = answer.rule > 0 and policy and policy:number() == answer.generation and policy:rule(answer.rule)
+  answer.where = rule and rule.where or answer.rule == 0 and "default" or ("rule %d"):format(answer.rule)
+  if rule then answer.text, answer.reason = rule.text, rule.reason end
+end
+
+function Ebpf:explain(flow, done)
+  local answer, err = self.filter:ask(flow)
+  if not answer then return done(nil, err) end
+  place(self, answer)
+  done(answer)
+end
+
+function Ebpf:temporary(rules, done)
+  local ok, err = self.filter:temporary(rules)
+  if ok then self.rules = rules end
+  done(ok, err)
+end
+
+function Ebpf:pin(pins, done)
+  self.pins = pins
+  if not self.policy then return done(true) end -- they come with the first generation
+  self.filter:pin(pins, done)
+end
+
+function Ebpf:status()
+  local devices = assert(self.filter:status())
+  return { name = self.name, hook = devices[1].hook, devices = devices, pinned_addresses = #self.pins,
+    temporary_rules = #self.rules }
+end
+
+function Ebpf:close(keep, done)
+  self.filter:finish(keep, function(ok, err)
+    self.filter:close()
+    done(ok, err)
+  end)
+end
+
+return M

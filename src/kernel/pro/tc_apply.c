@@ -1,0 +1,315 @@
+/* Generations of the tc enforcer: new maps beside the live ones, one word that makes them count, and back. */
+#include "kernel/pro/tc_parts.h"
+#include "base/mem.h"
+#include <string.h>
+#include <sys/mman.h>
+
+#define BATCH 65536u
+
+/* ---- the live word ---- */
+
+int lat_tc_live_get(struct lat_tc *tc, uint64_t *word)
+{
+	uint32_t zero = 0;
+
+	return bpf_map_lookup_elem(tc->maps[TC_LIVE], &zero, word) < 0 ? -errno : 0;
+}
+
+int lat_tc_live_put(struct lat_tc *tc, uint64_t word)
+{
+	uint32_t zero = 0;
+
+	return bpf_map_update_elem(tc->maps[TC_LIVE], &zero, &word, BPF_ANY) < 0 ? -errno : 0;
+}
+
+static uint32_t next_stamp(uint64_t word)
+{
+	uint32_t stamp = LAT_TC_LIVE_STAMP(word) + 1;
+
+	return stamp ? stamp : 1;
+}
+
+/* ---- slots ---- */
+
+void lat_tc_slot_close(struct tc_slot *slot)
+{
+	if (slot->mapped)
+		munmap(slot->mapped, (size_t)slot->rows * LAT_TC_ROW);
+	slot->mapped = NULL;
+	lat_close(&slot->lpm);
+	lat_close(&slot->data);
+	slot->rows = 0;
+}
+
+void lat_tc_slot_map(struct tc_slot *slot)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t size = sizeof(info);
+	void *mapped;
+
+	if (slot->data < 0 || bpf_obj_get_info_by_fd(slot->data, &info, &size) < 0)
+		return;
+	mapped = mmap(NULL, (size_t)info.max_entries * LAT_TC_ROW, PROT_READ, MAP_SHARED, slot->data, 0);
+	if (mapped == MAP_FAILED)
+		return;
+	slot->mapped = mapped;
+	slot->rows = info.max_entries;
+}
+
+static int fill_lpm(int fd, const struct lat_tc_image *image)
+{
+	size_t at = 0;
+	bool batch = true;
+
+	while (at < image->prefix_count) {
+		uint32_t n = image->prefix_count - at < BATCH ? (uint32_t)(image->prefix_count - at) : BATCH;
+
+		if (batch && bpf_map_update_batch(fd, image->prefixes + at, image->nodes + at, &n, NULL) == 0) {
+			at += n;
+			continue;
+		}
+		if (batch && errno != EINVAL && errno != ENOTSUP && errno != EOPNOTSUPP && errno != 524)
+			return -errno;
+		batch = false; /* a kernel whose tries have no batches */
+		if (bpf_map_update_elem(fd, image->prefixes + at, image->nodes + at, BPF_ANY) < 0)
+			return -errno;
+		at++;
+	}
+	return 0;
+}
+
+static int make_lpm(const struct lat_tc_image *image, int *out)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
+	lat_autoclose int fd = bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "lat_lpm", sizeof(struct lat_tc_prefix),
+		sizeof(struct lat_tc_node), image->prefix_count ? (uint32_t)image->prefix_count : 1, &opts);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = fill_lpm(fd, image);
+	if (r == 0 && bpf_map_freeze(fd) < 0)
+		r = -errno;
+	if (r == 0)
+		*out = lat_take_fd(&fd);
+	return r;
+}
+
+static int make_data(struct lat_tc *tc, const struct lat_tc_image *image, struct tc_slot *slot)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+	uint64_t rows = image->row_count + ((uint64_t)image->rule_count + 1) * tc->config.stripes;
+	struct lat_tc_meta meta = {
+		.generation = image->generation, .rule_count = image->rule_count, .rules_at = image->rules_at,
+		.counts_at = image->row_count, .stripes = tc->config.stripes, .keep = image->keep, .rows = (uint32_t)rows,
+	};
+	lat_autoclose int fd = -1;
+	unsigned char *mapped;
+
+	if (rows > UINT32_MAX / 2)
+		return -E2BIG;
+	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "lat_data", 4, LAT_TC_ROW, (uint32_t)rows, &opts);
+	if (fd < 0)
+		return -errno;
+	mapped = mmap(NULL, rows * LAT_TC_ROW, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mapped == MAP_FAILED)
+		return -errno;
+	memcpy(mapped, image->rows, (size_t)image->row_count * LAT_TC_ROW);
+	memcpy(mapped, &meta, sizeof(meta));
+	munmap(mapped, rows * LAT_TC_ROW); /* or it cannot be frozen */
+	if (bpf_map_freeze(fd) < 0)
+		return -errno;
+	slot->data = lat_take_fd(&fd);
+	lat_tc_slot_map(slot);
+	return 0;
+}
+
+int lat_tc_prepare(struct lat_tc *tc, const struct lat_tc_image *image, char say[LAT_TC_SAY])
+{
+	struct tc_slot slot = { .lpm = -1, .data = -1 };
+	uint64_t word;
+	uint32_t at;
+	int r = lat_tc_live_get(tc, &word);
+
+	if (say)
+		say[0] = '\0';
+	tc->prepared = 0;
+	if (r < 0)
+		return r;
+	at = LAT_TC_LIVE_SLOT(word) == 1 ? 2 : 1;
+	r = make_data(tc, image, &slot);
+	if (r == 0)
+		r = make_lpm(image, &slot.lpm);
+	if (r == 0 && (bpf_map_update_elem(tc->maps[TC_DATA_SLOTS], &at, &slot.data, BPF_ANY) < 0 ||
+		bpf_map_update_elem(tc->maps[TC_LPM_SLOTS], &at, &slot.lpm, BPF_ANY) < 0))
+		r = -errno;
+	if (r < 0) {
+		lat_tc_slot_close(&slot);
+		return r;
+	}
+	pthread_mutex_lock(&tc->mutex);
+	lat_tc_slot_close(&tc->slots[at]);
+	tc->slots[at] = slot;
+	pthread_mutex_unlock(&tc->mutex);
+	tc->prepared = at;
+	tc->prepared_pins = 0;
+	return lat_tc_pins(tc, true, NULL, NULL, 0); /* those of the generation that had the slot before */
+}
+
+/* ---- pins ---- */
+
+static int drop_pin(struct lat_tc *tc, const struct lat_tc_pin_key *key)
+{
+	return bpf_map_delete_elem(tc->maps[TC_PINS], key) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* Removes the slot's pins that the list does not have. A key may be met twice while others are removed: no harm. */
+static int drop_pins(struct lat_tc *tc, uint32_t slot, const struct lat_addr *addrs, size_t count)
+{
+	struct lat_tc_pin_key key, next, *from = NULL;
+	int r = 0;
+
+	while (r == 0 && bpf_map_get_next_key(tc->maps[TC_PINS], from, &next) == 0) {
+		bool keep = next.slot != slot;
+
+		for (size_t i = 0; !keep && i < count; i++)
+			keep = memcmp(next.addr, addrs[i].b, 16) == 0;
+		if (!keep) {
+			r = drop_pin(tc, &next);
+			continue; /* from the same place again */
+		}
+		key = next;
+		from = &key;
+	}
+	return r;
+}
+
+int lat_tc_pins(struct lat_tc *tc, bool prepared, const struct lat_addr *addrs, const struct lat_tc_pin *pins, size_t count)
+{
+	struct lat_tc_pin_key key;
+	uint64_t word;
+	uint32_t slot;
+	int r = lat_tc_live_get(tc, &word);
+
+	if (r < 0)
+		return r;
+	slot = prepared ? tc->prepared : LAT_TC_LIVE_SLOT(word);
+	if (!slot)
+		return -ENOENT;
+	r = drop_pins(tc, slot, addrs, count);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		memcpy(key.addr, addrs[i].b, 16);
+		key.slot = slot;
+		if (bpf_map_update_elem(tc->maps[TC_PINS], &key, &pins[i], BPF_ANY) < 0)
+			r = -errno;
+	}
+	if (r < 0)
+		return r;
+	if (prepared) {
+		tc->prepared_pins = count != 0;
+		return 0;
+	}
+	pthread_mutex_lock(&tc->mutex);
+	r = lat_tc_live_get(tc, &word);
+	if (r == 0)
+		r = lat_tc_live_put(tc, LAT_TC_LIVE(LAT_TC_LIVE_SLOT(word), LAT_TC_LIVE_OVERLAY(word), count != 0,
+			LAT_TC_LIVE_STAMP(word)));
+	pthread_mutex_unlock(&tc->mutex);
+	return r;
+}
+
+/* ---- in force ---- */
+
+/* Hooks and pins of an agent with other maps give way to ours, now that ours hold the policy. */
+static int take_place(struct lat_tc *tc)
+{
+	uint32_t zero = 0;
+	int r = lat_tc_replace(tc);
+
+	for (int i = 0; r == 0 && i < TC_MAPS; i++) {
+		lat_tc_pin_drop(tc, lat_tc_map_names[i]);
+		r = lat_tc_pin_put(tc, lat_tc_map_names[i], tc->maps[i]);
+	}
+	if (r == 0 && bpf_map_update_elem(tc->maps[TC_CONFIG], &zero, &tc->config, BPF_ANY) < 0)
+		r = -errno;
+	if (r == 0)
+		tc->deferred = false;
+	return r;
+}
+
+int lat_tc_flip(struct lat_tc *tc)
+{
+	uint64_t word;
+	int r;
+
+	if (!tc->prepared)
+		return -ENOENT;
+	pthread_mutex_lock(&tc->mutex);
+	r = lat_tc_live_get(tc, &word);
+	if (r == 0)
+		r = lat_tc_live_put(tc, LAT_TC_LIVE(tc->prepared, LAT_TC_LIVE_OVERLAY(word), tc->prepared_pins, next_stamp(word)));
+	if (r == 0) {
+		tc->before = word;
+		tc->prepared = 0;
+	}
+	pthread_mutex_unlock(&tc->mutex);
+	return r == 0 && tc->deferred ? take_place(tc) : r;
+}
+
+int lat_tc_flip_back(struct lat_tc *tc)
+{
+	uint64_t word;
+	int r;
+
+	pthread_mutex_lock(&tc->mutex);
+	r = lat_tc_live_get(tc, &word);
+	if (r == 0)
+		r = lat_tc_live_put(tc, LAT_TC_LIVE(LAT_TC_LIVE_SLOT(tc->before), LAT_TC_LIVE_OVERLAY(word),
+			LAT_TC_LIVE_PINS(tc->before), next_stamp(word)));
+	pthread_mutex_unlock(&tc->mutex);
+	return r;
+}
+
+void lat_tc_settle(struct lat_tc *tc)
+{
+	uint64_t word;
+
+	tc->prepared = 0;
+	if (lat_tc_live_get(tc, &word) < 0)
+		return;
+	for (uint32_t s = 1; s <= LAT_TC_SLOTS; s++) {
+		if (s == LAT_TC_LIVE_SLOT(word))
+			continue;
+		bpf_map_delete_elem(tc->maps[TC_LPM_SLOTS], &s);
+		bpf_map_delete_elem(tc->maps[TC_DATA_SLOTS], &s);
+		pthread_mutex_lock(&tc->mutex);
+		lat_tc_slot_close(&tc->slots[s]);
+		pthread_mutex_unlock(&tc->mutex);
+		drop_pins(tc, s, NULL, 0);
+	}
+}
+
+int lat_tc_overlay(struct lat_tc *tc, const struct lat_tc_temp *temps, size_t count)
+{
+	struct lat_tc_overlay overlay = { .count = (uint32_t)count };
+	uint32_t row = 0;
+	uint64_t word;
+	int r = 0;
+
+	if (count > LAT_TC_OVERLAY_MOST)
+		return -E2BIG;
+	pthread_mutex_lock(&tc->mutex);
+	if (count) {
+		memcpy(overlay.temps, temps, count * sizeof(*temps));
+		tc->overlay_next = tc->overlay_next % (LAT_TC_OVERLAYS - 1) + 1;
+		row = tc->overlay_next;
+		if (bpf_map_update_elem(tc->maps[TC_OVERLAYS], &row, &overlay, BPF_ANY) < 0)
+			r = -errno;
+	}
+	if (r == 0)
+		r = lat_tc_live_get(tc, &word);
+	if (r == 0)
+		r = lat_tc_live_put(tc, LAT_TC_LIVE(LAT_TC_LIVE_SLOT(word), row, LAT_TC_LIVE_PINS(word), next_stamp(word)));
+	pthread_mutex_unlock(&tc->mutex);
+	return r;
+}
