@@ -43,8 +43,8 @@ uint64_t lat_audit_stop(struct lat_audit *audit, int timeout_ms);
 /* The record as one OCSF 1.6 JSON line without the newline, into buf; returns the length, or -ENOSPC. Every byte below
  * 0x20, 0x7f and invalid UTF-8 in strings is escaped (base/json.h).
  *
- * Classes: 4001 for VERDICT, CLOSE and UNIX; 4003 for DNS; 5019 for RELOAD and
- * OPERATOR; 1007 for START and EXIT; 0 (base event) for the
+ * Classes: 4001 for VERDICT, CLOSE and UNIX; 4003 for DNS; 5019 for RELOAD, AGENT
+ * and OPERATOR; 1007 for START and EXIT; 0 (base event) for the
  * rest. What OCSF has no place for is in unmapped.lattice: kind, action, rule, where, generation and whatever else of the
  * record is not zero, under its own name.
  *

@@ -172,3 +172,81 @@ int lat_packet_parse(const uint8_t *data, size_t size, struct lat_packet *out)
 	*out = p;
 	return 0;
 }
+
+static bool ends_ip4(struct cursor *c, struct lat_flow *f, uint32_t *length)
+{
+	size_t head;
+
+	if (c->left < 20)
+		return false;
+	head = (size_t)(c->at[0] & 15) * 4;
+	if (head < 20)
+		return false;
+	*length = be16(c->at + 2);
+	f->proto = c->at[9];
+	lat_addr_from4(&f->local, c->at + 12);
+	lat_addr_from4(&f->remote, c->at + 16);
+	if ((be16(c->at + 6) & 0x1fff) || !skip(c, head))
+		c->left = 0; /* a later fragment has no ports */
+	return true;
+}
+
+static bool ends_ip6(struct cursor *c, struct lat_flow *f, uint32_t *length)
+{
+	if (c->left < 40)
+		return false;
+	*length = 40u + be16(c->at + 4);
+	f->proto = c->at[6];
+	lat_addr_from6(&f->local, c->at + 8);
+	lat_addr_from6(&f->remote, c->at + 24);
+	skip(c, 40);
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		bool fragment = f->proto == IPPROTO_FRAGMENT;
+
+		if (f->proto != IPPROTO_HOPOPTS && f->proto != IPPROTO_DSTOPTS && f->proto != IPPROTO_ROUTING && !fragment)
+			return true;
+		if (c->left < 8)
+			break;
+		f->proto = c->at[0];
+		if (fragment && (be16(c->at + 2) & 0xfff8))
+			break;
+		if (!skip(c, fragment ? 8 : ((size_t)c->at[1] + 1) * 8))
+			break;
+	}
+	c->left = 0;
+	return true;
+}
+
+int lat_packet_ends(const uint8_t *data, size_t size, struct lat_flow *flow, uint32_t *length)
+{
+	struct cursor c = { data, size };
+	struct lat_flow f = { .dir = LAT_DIR_OUT };
+	uint32_t total;
+
+	if (size < 1)
+		return -EBADMSG;
+	if (data[0] >> 4 == 4 ? !ends_ip4(&c, &f, &total) : data[0] >> 4 != 6 || !ends_ip6(&c, &f, &total))
+		return -EBADMSG;
+	switch (f.proto) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+	case IPPROTO_DCCP:
+	case IPPROTO_UDPLITE:
+		if (c.left >= 4) {
+			f.sport = be16(c.at);
+			f.dport = be16(c.at + 2);
+		}
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (c.left >= 1)
+			f.dport = c.at[0];
+		break;
+	default:
+		break;
+	}
+	*flow = f;
+	*length = total;
+	return 0;
+}

@@ -17,4 +17,9 @@ struct lat_packet {
  * without ACK, RST or FIN; UDP; ICMP and ICMPv6 echo requests. 0, or -EBADMSG with *out untouched. */
 int lat_packet_parse(const uint8_t *data, size_t size, struct lat_packet *out);
 
+/* Whom any IP packet is about, as far as its first bytes tell (it may be cut off): for reports, not for verdicts. Ports are
+ * 0 where there are none, or none in the bytes; of ICMP dport is the type. *length: what the header says. flow->dir is out.
+ * 0, or -EBADMSG with *flow untouched. */
+int lat_packet_ends(const uint8_t *data, size_t size, struct lat_flow *flow, uint32_t *length);
+
 #endif

@@ -157,7 +157,6 @@ static void write_loss(struct lat_pump *p, uint64_t count, const struct lat_even
 	struct lat_event_rule rule;
 	struct lat_record r;
 
-	p->counters.lost += count;
 	if (!p->audit || !count)
 		return;
 	begin_record(&r, LAT_RECORD_LOSS);
@@ -185,13 +184,13 @@ int lat_pump_take(struct lat_pump *p, const void *data, size_t size, struct lat_
 	struct lat_event *e = &p->kept[p->next % p->size], loss;
 
 	if (size < sizeof(*e)) {
-		p->counters.odd++;
+		p->counters.lost++;
 		write_loss(p, 1, NULL, "a record of the kernel was too short for an event");
 		return -EINVAL;
 	}
 	memcpy(&loss, data, sizeof(loss));
 	if (!is_event(&loss)) {
-		p->counters.odd++;
+		p->counters.lost++;
 		write_loss(p, 1, NULL, "a record of the kernel was no event");
 		return -EINVAL;
 	}
@@ -211,9 +210,9 @@ int lat_pump_take(struct lat_pump *p, const void *data, size_t size, struct lat_
 	return 0;
 }
 
-void lat_pump_lost(struct lat_pump *p, uint64_t count, const char *why)
+void lat_pump_lost(struct lat_pump *p, uint64_t count, bool in_kernel, const char *why)
 {
-	p->counters.lost_in_kernel += count;
+	*(in_kernel ? &p->counters.lost_in_kernel : &p->counters.lost) += count;
 	write_loss(p, count, NULL, why);
 }
 

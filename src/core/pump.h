@@ -9,6 +9,7 @@
 #include "lattice_abi.h"
 
 struct lat_pump;
+struct lat_nflog_packet;
 
 struct lat_pump_options {
 	const struct lat_audit_options *audit; /* NULL: no audit */
@@ -17,9 +18,8 @@ struct lat_pump_options {
 
 struct lat_pump_counters {
 	uint64_t seen;           /* verdicts and ends of flows */
-	uint64_t lost;           /* events that could not be told, for whatever reason */
-	uint64_t lost_in_kernel; /* those of them that the kernel could not hand over */
-	uint64_t odd;            /* records that were no events; lost, too */
+	uint64_t lost_in_kernel; /* events that the kernel could not hand over */
+	uint64_t lost;           /* events that were lost here: records that were no events, and what was too much */
 	uint64_t audit_lost;     /* records that the audit could not write */
 };
 
@@ -42,8 +42,8 @@ void lat_pump_rule(const struct lat_pump *pump, const struct lat_event *event, s
 
 /* 0; -EINVAL: no event (counted). The bytes need no alignment; what was taken is copied to *copy (or NULL). */
 int lat_pump_take(struct lat_pump *pump, const void *data, size_t size, struct lat_event *copy);
-/* The reader missed `count` events; why: for the record. */
-void lat_pump_lost(struct lat_pump *pump, uint64_t count, const char *why);
+/* The reader missed `count` events, in the kernel or here; why: for the record. */
+void lat_pump_lost(struct lat_pump *pump, uint64_t count, bool in_kernel, const char *why);
 
 /* Verdicts and ends are numbered from 0 as they come; the last `memory` of them can be had. */
 uint64_t lat_pump_next(const struct lat_pump *pump);  /* the number that comes next */
@@ -52,6 +52,9 @@ const struct lat_event *lat_pump_at(const struct lat_pump *pump, uint64_t number
 
 void lat_pump_count(const struct lat_pump *pump, struct lat_pump_counters *out);
 struct lat_audit *lat_pump_audit(struct lat_pump *pump); /* or NULL */
+/* The event that a packet of NFLOG tells of, whose prefix is "lattice:GENERATION:RULE:ACTION:DIR". 0, or -EBADMSG for any
+ * other, with *out untouched. */
+int lat_event_from_nflog(const struct lat_nflog_packet *packet, struct lat_event *out);
 /* Wall clock of an event, in milliseconds. */
 uint64_t lat_event_time_ms(const struct lat_event *event);
 void lat_event_flow(const struct lat_event *event, struct lat_flow *flow);

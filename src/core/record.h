@@ -16,6 +16,7 @@ enum lat_record_kind {
 	LAT_RECORD_LOSS,     /* `lost` records before this one could not be written */
 	LAT_RECORD_SELFCHECK,/* the probe before the command was refused as it must be */
 	LAT_RECORD_HANDLER,  /* a policy handler failed, timed out or answered */
+	LAT_RECORD_AGENT,    /* the node agent changed or met something: a fallback, a device that is gone; err: it went wrong */
 	LAT_RECORD_OPERATOR, /* somebody changed something by the control socket or the REPL: who.uid, text */
 	LAT_RECORD_COUNT
 };

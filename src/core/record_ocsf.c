@@ -8,13 +8,13 @@
 #define OCSF_VERSION "1.6.0"
 
 static const char *const kind_names[] = { "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck",
-	"handler", "operator" };
+	"handler", "agent", "operator" };
 _Static_assert(sizeof(kind_names) / sizeof(kind_names[0]) == LAT_RECORD_COUNT, "a name for each kind");
 
 static const struct shape {
 	uint16_t category, class;
 } shapes[] = { { 4, 4001 }, { 4, 4001 }, { 4, 4003 }, { 4, 4001 }, { 1, 1007 }, { 1, 1007 }, { 5, 5019 }, { 0, 0 }, { 0, 0 },
-	{ 0, 0 }, { 5, 5019 } };
+	{ 0, 0 }, { 5, 5019 }, { 5, 5019 } };
 _Static_assert(sizeof(shapes) / sizeof(shapes[0]) == LAT_RECORD_COUNT, "a class for each kind");
 
 static bool is_judgement(const struct lat_record *r)
@@ -39,6 +39,7 @@ static unsigned activity(const struct lat_record *r)
 		return 2;
 	case LAT_RECORD_START: /* launch */
 	case LAT_RECORD_RELOAD: /* log */
+	case LAT_RECORD_AGENT:
 	case LAT_RECORD_OPERATOR:
 		return 1;
 	default:
@@ -54,6 +55,7 @@ static unsigned severity(const struct lat_record *r)
 	case LAT_RECORD_RELOAD:
 	case LAT_RECORD_SELFCHECK:
 	case LAT_RECORD_HANDLER:
+	case LAT_RECORD_AGENT:
 		return r->err ? 3 : 1;
 	default:
 		return is_judgement(r) && !passed(r) ? 2 : 1;

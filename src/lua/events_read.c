@@ -4,6 +4,7 @@
  * for each event; and an idle ring is looked at now and then for events whose producer did not wake us. */
 #include "lua/events.h"
 #include "base/clock.h"
+#include "kernel/nflog.h"
 #include "lua/runtime_impl.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@
 struct lat_events_reader {
 	struct lat_events *source; /* NULL: only its handles are left */
 	struct lat_events_reader *next;
-	struct lat_ring *ring; /* NULL: what was pushed */
+	struct lat_ring *ring;   /* neither: what was pushed */
+	struct lat_nflog *nflog;
 	uint8_t *pushed;
 	size_t pushed_count, pushed_at;
 	bool polled, busy;
@@ -46,8 +48,10 @@ static void reader_end(struct lat_events_reader *r)
 		uv_close((uv_handle_t *)&r->poll, handle_closed);
 	uv_close((uv_handle_t *)&r->timer, handle_closed);
 	lat_ring_free(r->ring);
+	lat_nflog_free(r->nflog);
 	free(r->pushed);
 	r->ring = NULL;
+	r->nflog = NULL;
 	r->pushed = NULL;
 }
 
@@ -59,12 +63,9 @@ static void events_end(struct lat_events *s)
 		s->readers = r->next;
 		reader_end(r);
 	}
+	lat_events_own_record(s, LAT_RECORD_EXIT, "");
 	lat_pump_free(s->pump, STOP_MS);
-	for (size_t i = 0; i < s->handler_count; i++) {
-		free(s->handlers[i].name);
-		free(s->handlers[i].before);
-		free(s->handlers[i].after);
-	}
+	lat_events_forget_handlers(s);
 	free(s);
 }
 
@@ -102,6 +103,31 @@ static void take(void *ctx, const void *data, size_t size)
 		lat_events_deliver(s);
 }
 
+static void take_packet(void *ctx, const struct lat_nflog_packet *packet)
+{
+	struct lat_events *s = ctx;
+	struct lat_event e;
+
+	if (lat_event_from_nflog(packet, &e) == 0)
+		take(s, &e, sizeof(e));
+	else if (!s->closing)
+		lat_pump_lost(s->pump, 1, false, "a packet of NFLOG was no event");
+}
+
+static int take_packets(struct lat_events_reader *r, int budget)
+{
+	struct lat_nflog_losses losses;
+	int n = lat_nflog_dispatch(r->nflog, budget, &losses);
+
+	if (r->source->closing)
+		return n;
+	if (losses.lost)
+		lat_pump_lost(r->source->pump, losses.lost, true, "the buffer of NFLOG was full");
+	if (losses.odd)
+		lat_pump_lost(r->source->pump, losses.odd, false, "a message of NFLOG was no packet");
+	return n;
+}
+
 static int take_pushed(struct lat_events_reader *r, int budget)
 {
 	int n = 0;
@@ -119,6 +145,7 @@ static void on_timer(uv_timer_t *timer);
 static void pace(struct lat_events_reader *r, int n)
 {
 	bool more = n >= BUDGET;
+	uint64_t again;
 
 	if (!r->polled) {
 		if (r->pushed_count)
@@ -133,7 +160,10 @@ static void pace(struct lat_events_reader *r, int n)
 		r->busy = false;
 		uv_poll_start(&r->poll, UV_READABLE, on_readable);
 	}
-	uv_timer_start(&r->timer, on_timer, more ? 0 : r->busy ? BUSY_MS : IDLE_MS, 0);
+	/* A producer that woke us may put more behind it without doing so again for a moment (bpf/tc_abi.h). */
+	again = more ? 0 : r->busy || r->quiet < QUIET_TURNS ? BUSY_MS : IDLE_MS;
+	if (r->ring || r->busy)
+		uv_timer_start(&r->timer, on_timer, again, 0);
 }
 
 static void drain(struct lat_events_reader *r)
@@ -142,7 +172,7 @@ static void drain(struct lat_events_reader *r)
 	int n;
 
 	s->draining = true;
-	n = r->ring ? lat_ring_dispatch(r->ring, BUDGET) : take_pushed(r, BUDGET);
+	n = r->ring ? lat_ring_dispatch(r->ring, BUDGET) : r->nflog ? take_packets(r, BUDGET) : take_pushed(r, BUDGET);
 	lat_events_deliver(s);
 	s->draining = false;
 	if (s->closing)
@@ -218,6 +248,29 @@ int lat_events_ring(lua_State *L)
 	return 1;
 }
 
+int lat_events_nflog(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	lua_Integer group = luaL_checkinteger(L, 2);
+	struct lat_events_reader *reader;
+	struct lat_nflog *nflog;
+	int r;
+
+	luaL_argcheck(L, group >= 0 && group <= UINT16_MAX, 2, "a group of NFLOG expected: 0 to 65535");
+	hold(L, s);
+	r = lat_nflog_open((uint16_t)group, take_packet, s, &nflog);
+	if (r < 0)
+		return lat_push_errno(L, r, "take the packets of an NFLOG group");
+	r = reader_new(s, lat_nflog_fd(nflog), &reader);
+	if (r < 0) {
+		lat_nflog_free(nflog);
+		return lat_push_errno(L, r, "take the packets of an NFLOG group");
+	}
+	reader->nflog = nflog;
+	lua_pushboolean(L, true);
+	return 1;
+}
+
 int lat_events_push(lua_State *L)
 {
 	struct lat_events *s = lat_events_check(L);
@@ -235,7 +288,7 @@ int lat_events_push(lua_State *L)
 	if (!r && (e = reader_new(s, -1, &r)) < 0)
 		return lat_push_errno(L, e, "push events");
 	if (r->pushed_count + n > PUSH_MAX) {
-		lat_pump_lost(s->pump, n, "too many events were pushed at once");
+		lat_pump_lost(s->pump, n, false, "too many events were pushed at once");
 		return lat_push_errno(L, ENOBUFS, "push events");
 	}
 	room = realloc(r->pushed, (r->pushed_count + n) * sizeof(struct lat_event) + 1);

@@ -64,6 +64,28 @@ static size_t check_routes(lua_State *L, int index, struct lat_audit_route route
 	return n;
 }
 
+/* Leaves the list of routes that the field `audit` (the words of a config or a policy) or `routes` (masks) asks for, or
+ * nil; false when there is neither. */
+static bool push_routes(lua_State *L, int options)
+{
+	if (lua_getfield(L, options, "routes") != LUA_TNIL) {
+		luaL_argcheck(L, lua_istable(L, -1), options, "'routes' must be a list");
+		return true;
+	}
+	lua_pop(L, 1);
+	if (lua_getfield(L, options, "audit") == LUA_TNIL)
+		return false;
+	luaL_argcheck(L, lua_istable(L, -1), options, "'audit' must be a list");
+	lua_getglobal(L, "require");
+	lua_pushliteral(L, "lattice.generation");
+	lua_call(L, 1, 1);
+	lua_getfield(L, -1, "routes");
+	lua_pushvalue(L, -3);
+	lua_call(L, 1, 1);
+	luaL_checktype(L, -1, LUA_TTABLE);
+	return true;
+}
+
 static int push_sink_error(lua_State *L, int r, const char *target)
 {
 	char tried[300];
@@ -77,7 +99,7 @@ static int l_open(lua_State *L)
 	struct lat_audit_route routes[MAX_ROUTES];
 	struct lat_audit_options audit = { .routes = routes };
 	struct lat_pump_options pump = { .audit = &audit };
-	char run_id[48];
+	char run_id[48], host[256] = "";
 	const char *target, *id;
 	struct lat_box *box;
 	struct lat_events *s;
@@ -91,6 +113,11 @@ static int l_open(lua_State *L)
 	lua_settop(L, 1);
 	audit.run_name = lat_events_text(L, 1, "run_name", false);
 	audit.mode = lat_events_text(L, 1, "mode", false);
+	if (!audit.mode)
+		audit.mode = "node";
+	gethostname(host, sizeof(host) - 1);
+	if (!audit.run_name)
+		audit.run_name = host;
 	audit.policy = lat_events_text(L, 1, "policy", false);
 	id = lat_events_text(L, 1, "run_id", false);
 	snprintf(run_id, sizeof(run_id), "%llx-%d", (unsigned long long)lat_wall_ms(), getpid());
@@ -98,10 +125,8 @@ static int l_open(lua_State *L)
 	audit.queue_records = (size_t)optional_integer(L, 1, "queue", 0);
 	pump.memory = (size_t)optional_integer(L, 1, "memory", 0);
 	luaL_argcheck(L, audit.queue_records <= 1 << 20 && pump.memory <= 1 << 20, 1, "'queue' and 'memory': too many");
-	if (lua_getfield(L, 1, "routes") != LUA_TNIL) {
-		luaL_argcheck(L, lua_istable(L, -1), 1, "'routes' must be a list");
+	if (push_routes(L, 1))
 		audit.route_count = check_routes(L, lua_gettop(L), routes);
-	}
 	r = (int)optional_integer(L, 1, "deadline_ms", DEADLINE_MS);
 	box = lat_box_new(L, &lat_events_type);
 	lua_createtable(L, 3, 0);
@@ -121,96 +146,33 @@ static int l_open(lua_State *L)
 		return push_sink_error(L, r, target);
 	}
 	lat_box_fill(L, box, s);
+	lat_events_own_record(s, LAT_RECORD_START, audit.mode);
 	return 1;
 }
 
-static int l_routes(lua_State *L)
+static int l_reconfigure(lua_State *L)
 {
 	struct lat_events *s = lat_events_check(L);
 	struct lat_audit_route routes[MAX_ROUTES];
 	const char *target;
-	size_t n;
-	int r;
+	int r = 0;
 
 	luaL_checktype(L, 2, LUA_TTABLE);
-	n = check_routes(L, 2, routes);
-	r = lat_audit_reroute(lat_pump_audit(s->pump), routes, n, &target);
+	lua_settop(L, 2);
+	if (push_routes(L, 2)) {
+		size_t n = check_routes(L, lua_gettop(L), routes);
+
+		r = lat_audit_reroute(lat_pump_audit(s->pump), routes, n, &target);
+	}
 	if (r < 0)
 		return push_sink_error(L, r, target);
+	if (lua_getfield(L, 2, "handlers") != LUA_TNIL) {
+		luaL_checktype(L, -1, LUA_TTABLE);
+		r = lat_events_replace(L, s, lua_gettop(L));
+		if (r > 0)
+			return r;
+	}
 	lua_pushboolean(L, true);
-	return 1;
-}
-
-/* ---- handlers ---- */
-
-static int l_on(lua_State *L)
-{
-	struct lat_events *s = lat_events_check(L);
-	struct lat_order_item items[LAT_ORDER_MAX + 1];
-	size_t slot = s->handler_count, order[LAT_ORDER_MAX];
-	struct lat_events_handler *h = &s->handlers[slot];
-	int e;
-
-	luaL_checktype(L, 2, LUA_TTABLE);
-	for (size_t i = 0; i < slot; i++)
-		items[i] = (struct lat_order_item){ s->handlers[i].name, s->handlers[i].before, s->handlers[i].after };
-	items[slot].name = lat_events_text(L, 2, "name", true);
-	items[slot].before = lat_events_text(L, 2, "before", false);
-	items[slot].after = lat_events_text(L, 2, "after", false);
-	luaL_argcheck(L, lua_getfield(L, 2, "call") == LUA_TFUNCTION, 2, "'call' must be a function");
-	for (size_t i = 0; i < slot; i++)
-		if (strcmp(items[i].name, items[slot].name) == 0)
-			luaL_argerror(L, 2, lua_pushfstring(L, "there is a handler '%s' already", items[slot].name));
-	e = slot == LAT_ORDER_MAX ? -E2BIG : lat_order(items, slot + 1, order);
-	if (e == -ELOOP) {
-		lua_pushnil(L);
-		lua_pushfstring(L, "handler '%s': its before and after contradict those of the other handlers",
-			items[slot].name);
-		lua_pushliteral(L, "ELOOP");
-		return 3;
-	}
-	if (e < 0)
-		return lat_push_errno(L, e, "add a handler");
-	lua_getiuservalue(L, 1, 1);
-	lua_rawgeti(L, -1, LAT_EVENTS_CALLS);
-	lua_pushvalue(L, -3);
-	lua_rawseti(L, -2, (lua_Integer)slot + 1);
-	lua_rawgeti(L, -2, LAT_EVENTS_BATCHES);
-	lat_events_push_batch(L, 1);
-	lua_rawseti(L, -2, (lua_Integer)slot + 1);
-	memset(h, 0, sizeof(*h));
-	h->name = strdup(items[slot].name);
-	h->before = items[slot].before ? strdup(items[slot].before) : NULL;
-	h->after = items[slot].after ? strdup(items[slot].after) : NULL;
-	if (!h->name || (items[slot].before && !h->before) || (items[slot].after && !h->after)) {
-		free(h->name);
-		free(h->before);
-		free(h->after);
-		return lat_push_errno(L, ENOMEM, "add a handler");
-	}
-	memcpy(s->order, order, (slot + 1) * sizeof(order[0]));
-	s->handler_count++;
-	lua_pushboolean(L, true);
-	return 1;
-}
-
-static int l_handlers(lua_State *L)
-{
-	struct lat_events *s = lat_events_check(L);
-
-	lua_createtable(L, (int)s->handler_count, 0);
-	for (size_t i = 0; i < s->handler_count; i++) {
-		const struct lat_events_handler *h = &s->handlers[s->order[i]];
-
-		lua_createtable(L, 0, 3);
-		lua_pushstring(L, h->name);
-		lua_setfield(L, -2, "name");
-		lua_pushinteger(L, h->trips);
-		lua_setfield(L, -2, "trips");
-		lua_pushboolean(L, h->gone);
-		lua_setfield(L, -2, "dropped");
-		lua_rawseti(L, -2, (lua_Integer)i + 1);
-	}
 	return 1;
 }
 
@@ -224,29 +186,36 @@ static int l_generation(lua_State *L)
 	return 0;
 }
 
+void lat_events_own_record(struct lat_events *s, uint8_t kind, const char *text)
+{
+	struct lat_record r = { .kind = kind, .who = { .pid = getpid(), .uid = getuid() } };
+
+	snprintf(r.who.exe, sizeof(r.who.exe), "%s", program_invocation_name);
+	snprintf(r.text, sizeof(r.text), "%s", text);
+	lat_audit_emit(lat_pump_audit(s->pump), &r);
+}
+
 static int l_record(lua_State *L)
 {
-	static const char *const names[] = { "start", "exit", "reload", "operator", "handler", NULL };
-	static const uint8_t kinds[] = { LAT_RECORD_START, LAT_RECORD_EXIT, LAT_RECORD_RELOAD, LAT_RECORD_OPERATOR,
-		LAT_RECORD_HANDLER };
 	struct lat_events *s = lat_events_check(L);
-	struct lat_record r = { .kind = kinds[luaL_checkoption(L, 2, NULL, names)] };
-	const char *text, *where;
+	const char *what = luaL_checkstring(L, 2), *text = luaL_optstring(L, 4, "");
+	struct lat_record r = { .kind = strcmp(what, "reload") == 0 ? LAT_RECORD_RELOAD : LAT_RECORD_AGENT,
+		.err = lua_toboolean(L, 3) ? 0 : EINVAL, .generation = (uint32_t)luaL_optinteger(L, 5, 0) };
 
-	luaL_checktype(L, 3, LUA_TTABLE);
-	text = lat_events_text(L, 3, "text", false);
-	where = lat_events_text(L, 3, "where", false);
-	snprintf(r.text, sizeof(r.text), "%s", text ? text : "");
-	snprintf(r.where, sizeof(r.where), "%s", where ? where : "");
-	r.generation = (uint32_t)optional_integer(L, 3, "generation", 0);
-	r.err = (uint16_t)optional_integer(L, 3, "errno", 0);
-	r.status = (int32_t)optional_integer(L, 3, "status", 0);
-	r.who.uid = (uid_t)optional_integer(L, 3, "uid", getuid());
-	r.who.pid = (pid_t)optional_integer(L, 3, "pid", 0);
-	if (r.kind == LAT_RECORD_START || r.kind == LAT_RECORD_EXIT) {
-		r.who.pid = getpid();
-		snprintf(r.who.exe, sizeof(r.who.exe), "%s", program_invocation_name);
-	}
+	if (r.kind == LAT_RECORD_RELOAD)
+		snprintf(r.text, sizeof(r.text), "%s", text);
+	else
+		snprintf(r.text, sizeof(r.text), "%s: %s", what, text);
+	lat_audit_emit(lat_pump_audit(s->pump), &r);
+	return 0;
+}
+
+static int l_note(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	struct lat_record r = { .kind = LAT_RECORD_OPERATOR, .who.uid = (uid_t)luaL_checkinteger(L, 2) };
+
+	snprintf(r.text, sizeof(r.text), "%s", luaL_checkstring(L, 3));
 	lat_audit_emit(lat_pump_audit(s->pump), &r);
 	return 0;
 }
@@ -257,15 +226,13 @@ static int l_counters(lua_State *L)
 	struct lat_pump_counters c;
 
 	lat_pump_count(s->pump, &c);
-	lua_createtable(L, 0, 5);
+	lua_createtable(L, 0, 4);
 	lua_pushinteger(L, (lua_Integer)c.seen);
 	lua_setfield(L, -2, "seen");
 	lua_pushinteger(L, (lua_Integer)c.lost);
 	lua_setfield(L, -2, "lost");
 	lua_pushinteger(L, (lua_Integer)c.lost_in_kernel);
 	lua_setfield(L, -2, "lost_in_kernel");
-	lua_pushinteger(L, (lua_Integer)c.odd);
-	lua_setfield(L, -2, "odd");
 	lua_pushinteger(L, (lua_Integer)c.audit_lost);
 	lua_setfield(L, -2, "audit_lost");
 	return 1;
@@ -273,10 +240,11 @@ static int l_counters(lua_State *L)
 
 static const struct lat_api_function functions[] = {
 	{ "open", l_open,
-		"options?: { routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, "
+		"options?: { audit?: table[], routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, "
 		"queue?: integer, memory?: integer, deadline_ms?: integer }",
 		"lattice.events.Source?, string? error, string? code",
-		"Open a source of verdict events. routes: as lattice.generation makes them ({ kinds, actions, sink, target, "
+		"Open a source of verdict events; its start and its end are in the audit. audit: routes as a config has them "
+		"({ match, sink, target, rotate }); routes: as lattice.generation makes them ({ kinds, actions, sink, target, "
 		"rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in "
 		"Lua." },
 	{ 0 },
@@ -285,13 +253,15 @@ static const struct lat_api_function functions[] = {
 static const struct lat_api_function methods[] = {
 	{ "ring", lat_events_ring, "fd: integer", "boolean?, string? error, (string|integer)? code",
 		"Read the records of a BPF ring buffer map, by descriptor (taken). Pro." },
+	{ "nflog", lat_events_nflog, "group: integer", "boolean?, string? error, string? code",
+		"Take the packets of an NFLOG group whose prefix is \"lattice:GENERATION:RULE:ACTION:DIR\"." },
 	{ "push", lat_events_push, "bytes: string", "boolean?, string? error, string? code",
 		"Take whole records of struct lat_event from a script, in the next turn of the loop." },
-	{ "on", l_on, "handler: { name: string, before?: string, after?: string, call: fun(batch: lattice.events.Batch) }",
+	{ "on", lat_events_on, "handler: { name: string, before?: string, after?: string, call: fun(batch: lattice.events.Batch) }",
 		"boolean?, string? error, string? code",
 		"Call a handler with each batch of verdicts from now on. before, after: the name of a handler that comes "
 		"after or before this one." },
-	{ "handlers", l_handlers, "", "{ name: string, trips: integer, dropped: boolean }[]",
+	{ "handlers", lat_events_handlers, "", "{ name: string, trips: integer, dropped: boolean }[]",
 		"The handlers in their order; dropped: stopped too often at the time limit." },
 	{ "watch", lat_events_watch,
 		"filter: { verdict?: string, proto?: integer, addr?: string, port?: integer, dir?: string, rule?: integer, "
@@ -301,15 +271,17 @@ static const struct lat_api_function methods[] = {
 		"an address or prefix; closes: ends of flows as well; losses: { kind = \"loss\", lost } as well." },
 	{ "generation", l_generation, "generation: lattice.policies.Generation", "",
 		"Name the rules of events by this generation; those of the last ones are still known." },
-	{ "routes", l_routes, "routes: table[]", "boolean?, string? error, string? code",
-		"Replace the audit's routes; sinks that stay stay open." },
-	{ "record", l_record,
-		"kind: \"start\"|\"exit\"|\"reload\"|\"operator\"|\"handler\", fields: { text?: string, where?: string, "
-		"generation?: integer, uid?: integer, pid?: integer, errno?: integer, status?: integer }",
-		"", "Write a record of the agent's own to the audit. errno: it failed (a refused reload)." },
+	{ "reconfigure", l_reconfigure,
+		"options: { audit?: table[], routes?: table[], handlers?: lattice.agent.Handler[] }",
+		"boolean?, string? error, string? code",
+		"Replace the audit's routes (sinks that stay stay open) and the handlers, as far as they are given." },
+	{ "record", l_record, "what: string, ok: boolean, text?: string, generation?: integer", "",
+		"Write what the agent did to the audit: \"reload\", or any other word (a fallback, a device that is gone)." },
+	{ "note", l_note, "uid: integer, text: string", "",
+		"Write to the audit that an operator changed something: by the control socket or the REPL." },
 	{ "counters", l_counters, "",
-		"{ seen: integer, lost: integer, lost_in_kernel: integer, odd: integer, audit_lost: integer }",
-		"Events so far, and what was lost." },
+		"{ seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }",
+		"Events so far, and what was lost: here, in the kernel, and records by the audit." },
 	{ 0 },
 };
 

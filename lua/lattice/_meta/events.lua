@@ -12,6 +12,13 @@ local Source = {}
 ---@return (string|integer)? code
 function Source:ring(fd) end
 
+--- Take the packets of an NFLOG group whose prefix is "lattice:GENERATION:RULE:ACTION:DIR".
+---@param group integer
+---@return boolean?
+---@return string? error
+---@return string? code
+function Source:nflog(group) end
+
 --- Take whole records of struct lat_event from a script, in the next turn of the loop.
 ---@param bytes string
 ---@return boolean?
@@ -42,20 +49,27 @@ function Source:watch(filter, fn) end
 ---@param generation lattice.policies.Generation
 function Source:generation(generation) end
 
---- Replace the audit's routes; sinks that stay stay open.
----@param routes table[]
+--- Replace the audit's routes (sinks that stay stay open) and the handlers, as far as they are given.
+---@param options { audit?: table[], routes?: table[], handlers?: lattice.agent.Handler[] }
 ---@return boolean?
 ---@return string? error
 ---@return string? code
-function Source:routes(routes) end
+function Source:reconfigure(options) end
 
---- Write a record of the agent's own to the audit. errno: it failed (a refused reload).
----@param kind "start"|"exit"|"reload"|"operator"|"handler"
----@param fields { text?: string, where?: string, generation?: integer, uid?: integer, pid?: integer, errno?: integer, status?: integer }
-function Source:record(kind, fields) end
+--- Write what the agent did to the audit: "reload", or any other word (a fallback, a device that is gone).
+---@param what string
+---@param ok boolean
+---@param text? string
+---@param generation? integer
+function Source:record(what, ok, text, generation) end
 
---- Events so far, and what was lost.
----@return { seen: integer, lost: integer, lost_in_kernel: integer, odd: integer, audit_lost: integer }
+--- Write to the audit that an operator changed something: by the control socket or the REPL.
+---@param uid integer
+---@param text string
+function Source:note(uid, text) end
+
+--- Events so far, and what was lost: here, in the kernel, and records by the audit.
+---@return { seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }
 function Source:counters() end
 
 --- End it; a second time does nothing.
@@ -72,8 +86,8 @@ function Source:close() end
 ---@class lattice.events
 local M = {}
 
---- Open a source of verdict events. routes: as lattice.generation makes them ({ kinds, actions, sink, target, rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in Lua.
----@param options? { routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, queue?: integer, memory?: integer, deadline_ms?: integer }
+--- Open a source of verdict events; its start and its end are in the audit. audit: routes as a config has them ({ match, sink, target, rotate }); routes: as lattice.generation makes them ({ kinds, actions, sink, target, rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in Lua.
+---@param options? { audit?: table[], routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, queue?: integer, memory?: integer, deadline_ms?: integer }
 ---@return lattice.events.Source?
 ---@return string? error
 ---@return string? code

@@ -16,7 +16,7 @@ local MAX_LINE = 1 << 20
 ---@field run string      id of the run
 ---@field run_name? string
 ---@field kind string     "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck", "handler",
----                        "operator"
+---                        "agent", "operator"
 ---@field action string   "allow", "deny", "drop", "ask", "audit"
 ---@field passed boolean  the program got through (also where audit_only says: against the policy)
 ---@field audit_only boolean

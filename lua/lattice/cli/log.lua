@@ -21,7 +21,7 @@ function M.args(parser)
   parser:argument("files", "Audit logs in their order, oldest first; - is stdin."):argname("FILE"):args("+")
   parser:flag("--check", "Say \"complete\", or what is missing.")
   parser:flag("--denied", "Only what was refused.")
-  parser:option("--kind", "Only these: verdict, close, dns, unix, start, exit, reload, loss, selfcheck, handler, operator.")
+  parser:option("--kind", "Only these: verdict, close, dns, unix, start, exit, reload, loss, selfcheck, handler, agent, operator.")
     :argname("KIND"):count("*"):target("kinds")
   parser:option("--host", "Only flows to this name or address; * stands for any text."):argname("HOST")
     :count("*"):target("hosts")
@@ -31,7 +31,7 @@ end
 
 local units = { s = 1, m = 60, h = 3600, d = 86400 }
 local kinds = { verdict = true, close = true, dns = true, unix = true, start = true, exit = true, reload = true,
-  loss = true, selfcheck = true, handler = true, operator = true }
+  loss = true, selfcheck = true, handler = true, agent = true, operator = true }
 
 local function since_ms(text)
   local number, unit = text:match("^(%d+)([smhd])$")
