@@ -35,6 +35,7 @@ struct lat_events {
 	struct lat_rt *rt;
 	struct lat_pump *pump;
 	struct lat_events_reader *readers;
+	bool started, ended;    /* such records were written */
 	bool draining, closing; /* closed from inside a handler: freed when the batch is done */
 	uint32_t deadline_ms;
 	struct lat_event batch[LAT_EVENTS_BATCH];
@@ -65,11 +66,9 @@ extern const struct lat_box_type lat_events_type;
 struct lat_events *lat_events_check(lua_State *L);
 /* A field that must be a text, left on the stack; NULL where it is nil and not needed. */
 const char *lat_events_text(lua_State *L, int table, const char *key, bool needed);
-/* Who this is, to the audit: kind START or EXIT. */
-void lat_events_own_record(struct lat_events *s, uint8_t kind, const char *text);
+/* The end of a source that was started. */
+void lat_events_end_record(struct lat_events *s);
 void lat_events_forget_handlers(struct lat_events *s);
-/* 0, or the number of values pushed that say what is wrong. */
-int lat_events_replace(lua_State *L, struct lat_events *s, int index);
 /* Methods of the source. */
 int lat_events_on(lua_State *L);
 int lat_events_handlers(lua_State *L);

@@ -1,4 +1,4 @@
-/* The handlers of a source: added, put into order, replaced, listed. They run in events_batch.c. */
+/* The handlers of a source: added, put into order, listed. They run in events_batch.c. */
 #include "lua/events.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -83,24 +83,4 @@ void lat_events_forget_handlers(struct lat_events *s)
 		free(s->handlers[i].after);
 	}
 	s->handler_count = 0;
-}
-
-/* Replaces all of them by those of the list at `index`; what is wrong with one throws, and the others are there. */
-int lat_events_replace(lua_State *L, struct lat_events *s, int index)
-{
-	size_t n = (size_t)luaL_len(L, index);
-
-	if (s->draining)
-		return lat_push_errno(L, EBUSY, "replace the handlers from inside one");
-	lat_events_forget_handlers(s);
-	for (size_t i = 1; i <= n; i++) {
-		lua_pushcfunction(L, lat_events_on);
-		lua_pushvalue(L, 1);
-		lua_geti(L, index, (lua_Integer)i);
-		lua_call(L, 2, 3);
-		if (!lua_toboolean(L, -3))
-			return 3;
-		lua_pop(L, 3);
-	}
-	return 0;
 }

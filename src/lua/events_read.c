@@ -63,7 +63,7 @@ static void events_end(struct lat_events *s)
 		s->readers = r->next;
 		reader_end(r);
 	}
-	lat_events_own_record(s, LAT_RECORD_EXIT, "");
+	lat_events_end_record(s);
 	lat_pump_free(s->pump, STOP_MS);
 	lat_events_forget_handlers(s);
 	free(s);

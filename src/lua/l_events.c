@@ -64,28 +64,6 @@ static size_t check_routes(lua_State *L, int index, struct lat_audit_route route
 	return n;
 }
 
-/* Leaves the list of routes that the field `audit` (the words of a config or a policy) or `routes` (masks) asks for, or
- * nil; false when there is neither. */
-static bool push_routes(lua_State *L, int options)
-{
-	if (lua_getfield(L, options, "routes") != LUA_TNIL) {
-		luaL_argcheck(L, lua_istable(L, -1), options, "'routes' must be a list");
-		return true;
-	}
-	lua_pop(L, 1);
-	if (lua_getfield(L, options, "audit") == LUA_TNIL)
-		return false;
-	luaL_argcheck(L, lua_istable(L, -1), options, "'audit' must be a list");
-	lua_getglobal(L, "require");
-	lua_pushliteral(L, "lattice.generation");
-	lua_call(L, 1, 1);
-	lua_getfield(L, -1, "routes");
-	lua_pushvalue(L, -3);
-	lua_call(L, 1, 1);
-	luaL_checktype(L, -1, LUA_TTABLE);
-	return true;
-}
-
 static int push_sink_error(lua_State *L, int r, const char *target)
 {
 	char tried[300];
@@ -125,8 +103,10 @@ static int l_open(lua_State *L)
 	audit.queue_records = (size_t)optional_integer(L, 1, "queue", 0);
 	pump.memory = (size_t)optional_integer(L, 1, "memory", 0);
 	luaL_argcheck(L, audit.queue_records <= 1 << 20 && pump.memory <= 1 << 20, 1, "'queue' and 'memory': too many");
-	if (push_routes(L, 1))
+	if (lua_getfield(L, 1, "routes") != LUA_TNIL) {
+		luaL_argcheck(L, lua_istable(L, -1), 1, "'routes' must be a list");
 		audit.route_count = check_routes(L, lua_gettop(L), routes);
+	}
 	r = (int)optional_integer(L, 1, "deadline_ms", DEADLINE_MS);
 	box = lat_box_new(L, &lat_events_type);
 	lua_createtable(L, 3, 0);
@@ -146,32 +126,22 @@ static int l_open(lua_State *L)
 		return push_sink_error(L, r, target);
 	}
 	lat_box_fill(L, box, s);
-	lat_events_own_record(s, LAT_RECORD_START, audit.mode);
 	return 1;
 }
 
-static int l_reconfigure(lua_State *L)
+static int l_routes(lua_State *L)
 {
 	struct lat_events *s = lat_events_check(L);
 	struct lat_audit_route routes[MAX_ROUTES];
 	const char *target;
-	int r = 0;
+	size_t n;
+	int r;
 
 	luaL_checktype(L, 2, LUA_TTABLE);
-	lua_settop(L, 2);
-	if (push_routes(L, 2)) {
-		size_t n = check_routes(L, lua_gettop(L), routes);
-
-		r = lat_audit_reroute(lat_pump_audit(s->pump), routes, n, &target);
-	}
+	n = check_routes(L, 2, routes);
+	r = lat_audit_reroute(lat_pump_audit(s->pump), routes, n, &target);
 	if (r < 0)
 		return push_sink_error(L, r, target);
-	if (lua_getfield(L, 2, "handlers") != LUA_TNIL) {
-		luaL_checktype(L, -1, LUA_TTABLE);
-		r = lat_events_replace(L, s, lua_gettop(L));
-		if (r > 0)
-			return r;
-	}
 	lua_pushboolean(L, true);
 	return 1;
 }
@@ -186,36 +156,47 @@ static int l_generation(lua_State *L)
 	return 0;
 }
 
-void lat_events_own_record(struct lat_events *s, uint8_t kind, const char *text)
+/* Who this process is. */
+static void fill_self(struct lat_record *r)
 {
-	struct lat_record r = { .kind = kind, .who = { .pid = getpid(), .uid = getuid() } };
+	r->who.pid = getpid();
+	r->who.uid = getuid();
+	snprintf(r->who.exe, sizeof(r->who.exe), "%s", program_invocation_name);
+}
 
-	snprintf(r.who.exe, sizeof(r.who.exe), "%s", program_invocation_name);
-	snprintf(r.text, sizeof(r.text), "%s", text);
+void lat_events_end_record(struct lat_events *s)
+{
+	struct lat_record r = { .kind = LAT_RECORD_EXIT };
+
+	if (!s->started || s->ended)
+		return;
+	fill_self(&r);
 	lat_audit_emit(lat_pump_audit(s->pump), &r);
 }
 
 static int l_record(lua_State *L)
 {
+	static const char *const names[] = { "start", "exit", "reload", "operator", "handler", "agent", NULL };
+	static const uint8_t kinds[] = { LAT_RECORD_START, LAT_RECORD_EXIT, LAT_RECORD_RELOAD, LAT_RECORD_OPERATOR,
+		LAT_RECORD_HANDLER, LAT_RECORD_AGENT };
 	struct lat_events *s = lat_events_check(L);
-	const char *what = luaL_checkstring(L, 2), *text = luaL_optstring(L, 4, "");
-	struct lat_record r = { .kind = strcmp(what, "reload") == 0 ? LAT_RECORD_RELOAD : LAT_RECORD_AGENT,
-		.err = lua_toboolean(L, 3) ? 0 : EINVAL, .generation = (uint32_t)luaL_optinteger(L, 5, 0) };
+	struct lat_record r = { .kind = kinds[luaL_checkoption(L, 2, NULL, names)] };
+	const char *text, *where;
 
-	if (r.kind == LAT_RECORD_RELOAD)
-		snprintf(r.text, sizeof(r.text), "%s", text);
-	else
-		snprintf(r.text, sizeof(r.text), "%s: %s", what, text);
-	lat_audit_emit(lat_pump_audit(s->pump), &r);
-	return 0;
-}
-
-static int l_note(lua_State *L)
-{
-	struct lat_events *s = lat_events_check(L);
-	struct lat_record r = { .kind = LAT_RECORD_OPERATOR, .who.uid = (uid_t)luaL_checkinteger(L, 2) };
-
-	snprintf(r.text, sizeof(r.text), "%s", luaL_checkstring(L, 3));
+	luaL_checktype(L, 3, LUA_TTABLE);
+	text = lat_events_text(L, 3, "text", false);
+	where = lat_events_text(L, 3, "where", false);
+	snprintf(r.text, sizeof(r.text), "%s", text ? text : "");
+	snprintf(r.where, sizeof(r.where), "%s", where ? where : "");
+	r.generation = (uint32_t)optional_integer(L, 3, "generation", 0);
+	r.err = (uint16_t)optional_integer(L, 3, "errno", 0);
+	r.status = (int32_t)optional_integer(L, 3, "status", 0);
+	r.who.uid = (uid_t)optional_integer(L, 3, "uid", getuid());
+	r.who.pid = (pid_t)optional_integer(L, 3, "pid", 0);
+	if (r.kind == LAT_RECORD_START || r.kind == LAT_RECORD_EXIT)
+		fill_self(&r);
+	s->started |= r.kind == LAT_RECORD_START;
+	s->ended |= r.kind == LAT_RECORD_EXIT;
 	lat_audit_emit(lat_pump_audit(s->pump), &r);
 	return 0;
 }
@@ -240,11 +221,10 @@ static int l_counters(lua_State *L)
 
 static const struct lat_api_function functions[] = {
 	{ "open", l_open,
-		"options?: { audit?: table[], routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, "
+		"options?: { routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, "
 		"queue?: integer, memory?: integer, deadline_ms?: integer }",
 		"lattice.events.Source?, string? error, string? code",
-		"Open a source of verdict events; its start and its end are in the audit. audit: routes as a config has them "
-		"({ match, sink, target, rotate }); routes: as lattice.generation makes them ({ kinds, actions, sink, target, "
+		"Open a source of verdict events. routes: as lattice.generation makes them ({ kinds, actions, sink, target, "
 		"rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in "
 		"Lua." },
 	{ 0 },
@@ -271,14 +251,13 @@ static const struct lat_api_function methods[] = {
 		"an address or prefix; closes: ends of flows as well; losses: { kind = \"loss\", lost } as well." },
 	{ "generation", l_generation, "generation: lattice.policies.Generation", "",
 		"Name the rules of events by this generation; those of the last ones are still known." },
-	{ "reconfigure", l_reconfigure,
-		"options: { audit?: table[], routes?: table[], handlers?: lattice.agent.Handler[] }",
-		"boolean?, string? error, string? code",
-		"Replace the audit's routes (sinks that stay stay open) and the handlers, as far as they are given." },
-	{ "record", l_record, "what: string, ok: boolean, text?: string, generation?: integer", "",
-		"Write what the agent did to the audit: \"reload\", or any other word (a fallback, a device that is gone)." },
-	{ "note", l_note, "uid: integer, text: string", "",
-		"Write to the audit that an operator changed something: by the control socket or the REPL." },
+	{ "routes", l_routes, "routes: table[]", "boolean?, string? error, string? code",
+		"Replace the audit's routes; sinks that stay stay open." },
+	{ "record", l_record,
+		"kind: \"start\"|\"exit\"|\"reload\"|\"operator\"|\"agent\"|\"handler\", fields: { text?: string, "
+		"where?: string, generation?: integer, uid?: integer, pid?: integer, errno?: integer, status?: integer }",
+		"", "Write a record of the agent's own to the audit. errno: it failed (a refused reload). A source that was "
+		"started and is closed without an exit writes one." },
 	{ "counters", l_counters, "",
 		"{ seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }",
 		"Events so far, and what was lost: here, in the kernel, and records by the audit." },

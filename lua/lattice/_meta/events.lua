@@ -49,24 +49,17 @@ function Source:watch(filter, fn) end
 ---@param generation lattice.policies.Generation
 function Source:generation(generation) end
 
---- Replace the audit's routes (sinks that stay stay open) and the handlers, as far as they are given.
----@param options { audit?: table[], routes?: table[], handlers?: lattice.agent.Handler[] }
+--- Replace the audit's routes; sinks that stay stay open.
+---@param routes table[]
 ---@return boolean?
 ---@return string? error
 ---@return string? code
-function Source:reconfigure(options) end
+function Source:routes(routes) end
 
---- Write what the agent did to the audit: "reload", or any other word (a fallback, a device that is gone).
----@param what string
----@param ok boolean
----@param text? string
----@param generation? integer
-function Source:record(what, ok, text, generation) end
-
---- Write to the audit that an operator changed something: by the control socket or the REPL.
----@param uid integer
----@param text string
-function Source:note(uid, text) end
+--- Write a record of the agent's own to the audit. errno: it failed (a refused reload). A source that was started and is closed without an exit writes one.
+---@param kind "start"|"exit"|"reload"|"operator"|"agent"|"handler"
+---@param fields { text?: string, where?: string, generation?: integer, uid?: integer, pid?: integer, errno?: integer, status?: integer }
+function Source:record(kind, fields) end
 
 --- Events so far, and what was lost: here, in the kernel, and records by the audit.
 ---@return { seen: integer, lost: integer, lost_in_kernel: integer, audit_lost: integer }
@@ -86,8 +79,8 @@ function Source:close() end
 ---@class lattice.events
 local M = {}
 
---- Open a source of verdict events; its start and its end are in the audit. audit: routes as a config has them ({ match, sink, target, rotate }); routes: as lattice.generation makes them ({ kinds, actions, sink, target, rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in Lua.
----@param options? { audit?: table[], routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, queue?: integer, memory?: integer, deadline_ms?: integer }
+--- Open a source of verdict events. routes: as lattice.generation makes them ({ kinds, actions, sink, target, rotate }); queue: records that the audit holds; memory: events kept for watch(); deadline_ms: for a batch in Lua.
+---@param options? { routes?: table[], run_name?: string, run_id?: string, mode?: string, policy?: string, queue?: integer, memory?: integer, deadline_ms?: integer }
 ---@return lattice.events.Source?
 ---@return string? error
 ---@return string? code

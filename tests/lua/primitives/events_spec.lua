@@ -267,12 +267,13 @@ describe("lattice.events", function()
       local g <close> = generation(4, 'allow { proto = "tcp", to = "any", port = "80", log = false }\n'
         .. 'allow { proto = "tcp", to = "any", port = "443", reason = "web" }\n')
       source:generation(g)
+      source:record("start", { text = "latticed" })
       push(source, { action = "allow", rule = 1, generation = 4, port = 80 },
         { action = "allow", rule = 2, generation = 4 }, { action = "drop", generation = 4, port = 22 },
         { kind = "close", action = "allow", rule = 2, generation = 4, bytes_in = 1000, bytes_out = 10, duration_ns = 5 })
-      source:note(1000, "allow tcp to 203.0.113.9 port 22, ttl 60")
-      source:record("reload", true, "2 rules", 5)
-      source:record("fallback", false, "iptables", 5)
+      source:record("operator", { uid = 1000, text = "allow tcp to 203.0.113.9 port 22, ttl 60" })
+      source:record("reload", { generation = 5, text = "2 rules" })
+      source:record("agent", { text = "fallback: iptables", errno = 22 })
     end
     local list, result = records(path)
     assert.is_true(result.complete)
@@ -305,39 +306,14 @@ describe("lattice.events", function()
       { list[1].kind, list[2].kind, list[3].kind, list[4].kind })
   end)
 
-  it("takes its audit from the words of a config, and replaces handlers and routes by a reload", function()
-    local path = temporary()
-    local calls = {}
-    local function handler(name)
-      return { name = name, call = function() calls[#calls + 1] = name end }
-    end
-    do
-      local source <close> = assert(events.open({ audit = { { match = { "deny" }, sink = "file", target = path } } }))
-      assert(source:on(handler("one")))
-      push(source, { action = "allow" }, { port = 22 })
-      assert(source:reconfigure({ handlers = { handler("two"), handler("one") } }))
-      push(source, {})
-      assert(source:on({ name = "inside", call = function()
-        local ok, _, code = source:reconfigure({ handlers = {} })
-        calls[#calls + 1] = tostring(ok) .. code
-      end }))
-      push(source, {})
-      assert.has_error(function() source:reconfigure({ handlers = { {} } }) end)
-    end
-    assert.same({ "one", "two", "one", "two", "one", "nilEBUSY" }, calls)
-    local list = records(path)
-    assert.same({ "verdict", 22 }, { list[1].kind, list[1].port })
-    assert.equal(3, #list)
-  end)
-
   it("changes the routes of the audit while it runs", function()
     local one, two = temporary(), temporary()
     do
       local source <close> = assert(events.open({ routes = { { sink = "file", target = one } } }))
       push(source, { port = 1 })
-      assert(source:reconfigure({ routes = { { sink = "file", target = two, kinds = 1 << 0, actions = 1 << 0 } } }))
+      assert(source:routes({ { sink = "file", target = two, kinds = 1 << 0, actions = 1 << 0 } }))
       push(source, { port = 2 }, { port = 3, action = "allow" })
-      local ok, why = source:reconfigure({ audit = { { sink = "file", target = "/nowhere/audit.jsonl" } } })
+      local ok, why = source:routes({ { sink = "file", target = "/nowhere/audit.jsonl" } })
       assert.is_nil(ok)
       assert.matches("/nowhere/audit.jsonl", why, 1, true)
       push(source, { port = 4 })
@@ -360,6 +336,6 @@ describe("lattice.events", function()
     local ok <close> = assert(events.open())
     assert.has_error(function() ok:push("short") end)
     assert.has_error(function() ok:on({ name = "x" }) end)
-    assert.has_error(function() ok:note("root", "x") end)
+    assert.has_error(function() ok:record("verdict", {}) end)
   end)
 end)

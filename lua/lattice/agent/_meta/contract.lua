@@ -195,8 +195,8 @@ function Agent:explain(flow, done) end
 function Agent:note(uid, text) end
 
 --- Verdict events of one enforcer: lattice.events.Source (C module lattice.events, stub in lua/lattice/_meta/events.lua; its
---- parts: src/lua/events.h): ring, nflog, push, on, watch, generation (at each flip), reconfigure,
---- record, note, counters. A handler gets a lattice.events.Batch: count, fields(i), addresses(i), event(i).
+--- parts: src/lua/events.h): ring, nflog, push, on, watch, generation (at each flip), routes, record,
+--- counters. A handler gets a lattice.events.Batch: count, fields(i), addresses(i), event(i).
 
 --- What the agent (lua/lattice/agent/init.lua) calls of the parts; each opens an object and gives it to done.
 ---
@@ -207,8 +207,8 @@ function Agent:note(uid, text) end
 --- require("lattice.enforcer.nat").open(pairs: lattice.agent.Pair[], { log }, done)
 --- require("lattice.agent.names").open(options, done): options: { config, log, pin = fun(pins, done) (Enforcer:pin),
 ---   devices = names }.
---- require("lattice.events").open(options) -> Source, or nil, error, code (a sink that cannot be opened): options: { audit =
----   config.audit, run_name = the node's name (default: the host's), policy = name }.
+--- require("lattice.events").open(options) -> Source, or nil, error, code (a sink that cannot be opened): options: { routes =
+---   lattice.generation's routes(config.audit), run_name = the node's name (default: the host's), policy = name }.
 --- require("lattice.control.server").open(agent, { path, group, writers }, done): lattice.control.Server, with close(done)
 ---   and verb(name, spec).
 
