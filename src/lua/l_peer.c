@@ -3,6 +3,7 @@
 #include "kernel/peer.h"
 #include <errno.h>
 #include <grp.h>
+#include <poll.h>
 #include <pwd.h>
 #include <stdlib.h>
 
@@ -81,6 +82,14 @@ static int l_user(lua_State *L)
 	return 1;
 }
 
+static int l_gone(lua_State *L)
+{
+	struct pollfd fd = { .fd = (int)luaL_checkinteger(L, 1) };
+
+	lua_pushboolean(L, poll(&fd, 1, 0) > 0 && fd.revents != 0);
+	return 1;
+}
+
 static int open_peer(lua_State *L)
 {
 	lat_box_register(L, &peer_type);
@@ -94,6 +103,7 @@ static const struct lat_api_function functions[] = {
 		"Whether the process is in our own pid and user namespace." },
 	{ "group", l_group, "name: string", "integer?, string? error, string? code", "The id of a group." },
 	{ "user", l_user, "name: string", "integer?, string? error, string? code", "The id of a user." },
+	{ "gone", l_gone, "fd: integer", "boolean", "Whether nobody is at the other end of a pipe or socket any more." },
 	{ 0 },
 };
 

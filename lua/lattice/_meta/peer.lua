@@ -40,4 +40,9 @@ function M.group(name) end
 ---@return string? code
 function M.user(name) end
 
+--- Whether nobody is at the other end of a pipe or socket any more.
+---@param fd integer
+---@return boolean
+function M.gone(fd) end
+
 return M

@@ -13,6 +13,7 @@ function M.run(args, out)
   local cli = require "lattice.cli"
   local parser = require("argparse")("lattice", "Run programs under a network policy.")
   parser:command_target("command")
+  parser:option("--socket", "Control socket of the agent."):argname("PATH")
   for _, name in ipairs(cli.names()) do
     local command = cli.find(name)
     if not command.hidden then cli.configure(parser:command(name, command.summary), command) end

@@ -2,18 +2,22 @@
 local M = {
   name = "explain",
   summary = "Tell which rule decides a flow, and what would change it.",
+  agent = true,
   examples = {
     'lattice explain agent.lua "tcp to 10.0.0.7 port 5432"',
     'lattice explain coding-agent "tcp to api.example.com port 443"',
     'lattice explain lan-only "tcp to nas.lan at 192.168.1.10 port 443"',
+    'lattice explain --live "in tcp from 10.42.0.2 port 22"',
   },
 }
 
 local SHOWN = 20 -- rules passed over, unless --all
 
 function M.args(parser)
-  parser:argument("file", "Policy file, or the name of a shipped policy."):argname("FILE")
-  parser:argument("flow", 'Rule text without an action: "tcp to 10.0.0.7 port 5432".'):args("+"):argname("FLOW")
+  parser:usage('Usage: lattice explain [--all] FILE FLOW...\n       lattice explain --live FLOW...')
+  parser:argument("words", "Policy file, or the name of a shipped policy (not with --live), and the flow: rule text "
+    .. 'without an action, such as "tcp to 10.0.0.7 port 5432".'):args("+"):argname("FILE|FLOW")
+  parser:flag("--live", "Ask the agent on this node what its enforcer has loaded (also with --socket).")
   parser:flag("--all", "Show every rule that was passed over.")
 end
 
@@ -62,7 +66,33 @@ local function print_human(result, args, out)
   out:print(("  to change it, %s:  %s"):format(place, out:paint("bold", result.change)))
 end
 
+-- What the enforcer of a running agent has loaded, not what some file says.
+local function live(args, out)
+  local agent = require("lattice.cli.support.agent")
+  local result, code = agent.call(args, out, "explain", { flow = table.concat(args.words, " ") })
+  if not result then return code end
+  if out.as_json then
+    out:json("explain", result)
+    return 0
+  end
+  local plain = require("lattice.audit.format").plain
+  local word = require("lattice.cli.support.policies").word(result.action or result.verdict, out)
+  out:print(("%s  %s"):format(word, plain(result.flow)))
+  local text = result.text and "  " .. plain(result.text) or ""
+  out:print(("  by    %s%s  (rule %d, generation %d)%s"):format(plain(result.where or "?"), text, result.rule or 0,
+    result.generation or 0, result.reason and ": " .. plain(result.reason) or ""))
+  out:print(("  as    %s has it loaded"):format(plain(result.enforcer or "the enforcer")))
+  return 0
+end
+
 function M.run(args, out)
+  if args.live or args.socket then return live(args, out) end
+  args.file = args.file or table.remove(args.words, 1)
+  args.flow = args.flow or args.words
+  if #args.flow == 0 then
+    out:message("explain takes a policy file and a flow; for the agent of this node: lattice explain --live FLOW")
+    return 2
+  end
   local support = require("lattice.cli.support.policies")
   local policy = require("lattice.policy")
   local flow = support.flow(args.flow, out)

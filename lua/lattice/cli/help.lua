@@ -42,6 +42,7 @@ function M.short()
     .. "\nExamples:\n"
     .. '  lattice run --allow "tcp to api.example.com port 443" -- curl https://api.example.com\n'
     .. '  lattice explain my.lua "tcp to 10.0.0.7 port 5432"\n\n'
+    .. "On a node with latticed: lattice status, watch, top, reload, down.\n"
     .. "All commands: lattice help\n"
 end
 
@@ -56,7 +57,8 @@ function M.run(args, out)
       as_json(out, cli.names())
       return cli.exit.ok
     end
-    io.stdout:write("Usage: lattice COMMAND ...\n\nCommands:\n", summaries(cli.names()),
+    io.stdout:write("Usage: lattice [--socket PATH] COMMAND ...\n\nCommands:\n", summaries(cli.names()),
+      "\n--socket PATH names the agent to talk to (default: /run/lattice/control.sock).",
       "\nlattice help COMMAND explains one, with examples.\n")
     return cli.exit.ok
   end

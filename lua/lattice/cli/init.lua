@@ -9,12 +9,14 @@
 --     split = function(argv) return before, rest end,  -- optional: splits elsewhere than at `--`
 --     failure = 125,                     -- optional: exit status when lattice itself fails
 --     hidden = true,                     -- optional: not in the list of commands
+--     agent = true,                      -- optional: it talks to the agent: --socket, before or after the name
 --   }
--- --help, --json and --color are added here. Only the module that is asked for is loaded: start-up time counts. What
--- several commands share lives in lua/lattice/cli/support/.
+-- --help, --json and --color are added here, and args.socket is the path that was given, or nil. Only the module that is
+-- asked for is loaded: start-up time counts. What several commands share lives in lua/lattice/cli/support/.
 local M = {}
 
-M.exit = { ok = 0, failed = 1, usage = 2, invalid = 3, unreachable = 4, unsupported = 5 }
+M.exit = { ok = 0, failed = 1, usage = 2, invalid = 3, unreachable = 4, unsupported = 5,
+  pro = 6 }
 
 --- Names of all subcommands, sorted.
 ---@return string[]
@@ -45,6 +47,9 @@ function M.configure(parser, command)
   parser:option("--color", "Colour the output: auto, always or never.")
     :choices { "auto", "always", "never" }:default("auto"):argname("WHEN")
   parser:flag("--json", "Print the result as JSON.")
+  if command.agent then
+    parser:option("--socket", "Control socket of the agent (default: /run/lattice/control.sock)."):argname("PATH")
+  end
   if command.args then command.args(parser) end
   if command.examples then
     parser:epilog("Examples:\n  " .. table.concat(command.examples, "\n  "))
@@ -78,7 +83,7 @@ local function split_at_dashes(argv)
   return argv, nil
 end
 
-local function run_command(command, argv)
+local function run_command(command, argv, socket)
   local rest
   if command.split then
     argv, rest = command.split(argv)
@@ -92,6 +97,11 @@ local function run_command(command, argv)
     return command.failure or M.exit.usage
   end
   args.rest = rest
+  args.socket = args.socket or socket
+  if socket and not command.agent then
+    io.stderr:write("lattice ", command.name, ": it talks to no agent, so it takes no --socket\n")
+    return command.failure or M.exit.usage
+  end
   local output = require "lattice.cli.support.output"
   local done, status = xpcall(command.run, function(e)
     return debug.traceback(type(e) == "string" and e or "error object: " .. type(e), 2)
@@ -111,11 +121,25 @@ local function unknown(name)
   return M.exit.usage
 end
 
+-- lattice --socket PATH COMMAND ...: the path, and where the command is. A missing path: false.
+local function global_options(argv)
+  local word = argv[1]
+  local path = word and word:match("^%-%-socket=(.+)$")
+  if path then return path, 2 end
+  if word ~= "--socket" then return nil, 1 end
+  return argv[2] or false, 3
+end
+
 --- Runs the command line; argv[0] is the program.
 ---@param argv string[]
 ---@return integer exit status
 function M.main(argv)
-  local name = argv[1]
+  local socket, at = global_options(argv)
+  local name = argv[at]
+  if socket == false or (socket and not name) then
+    io.stderr:write("lattice: --socket PATH COMMAND ...: ", socket and "the command" or "the path", " is missing\n")
+    return M.exit.usage
+  end
   if not name then
     io.stdout:write(require("lattice.cli.help").short())
     return M.exit.ok
@@ -124,7 +148,7 @@ function M.main(argv)
   if name == "--version" or name == "-V" then name = "version" end
   local command = M.find(name)
   if not command then return unknown(name) end
-  return run_command(command, table.move(argv, 2, #argv, 1, {}))
+  return run_command(command, table.move(argv, at + 1, #argv, 1, {}), socket)
 end
 
 return M

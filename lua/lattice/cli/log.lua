@@ -2,11 +2,13 @@
 local M = {
   name = "log",
   summary = "Read an audit log, or check that it is complete.",
+  agent = true,
   examples = {
     "lattice log agent.jsonl --denied --last 20",
     "lattice log agent.jsonl --host '*.example' --host 10.0.0.7 --since 10m",
     "lattice log --check agent.jsonl.1 agent.jsonl",
     "lattice log --json --denied agent.jsonl | jq .dst_endpoint",
+    "lattice log --denied --since 10m   # of the agent on this node",
   },
 }
 
@@ -18,7 +20,8 @@ function M.args(parser)
     "--denied --host a.example --host b.example is denied AND (a.example OR b.example).",
     "Exit status: 0; 1 when --check finds something missing, or a line is no record; 2 usage.",
   }, "\n"))
-  parser:argument("files", "Audit logs in their order, oldest first; - is stdin."):argname("FILE"):args("+")
+  parser:argument("files", "Audit logs in their order, oldest first; - is stdin. Without any: the one of the agent on "
+    .. "this node."):argname("FILE"):args("*")
   parser:flag("--check", "Say \"complete\", or what is missing.")
   parser:flag("--denied", "Only what was refused.")
   parser:option("--kind", "Only these: verdict, close, dns, unix, start, exit, reload, loss, selfcheck, handler, "
@@ -96,8 +99,12 @@ end
 local function scan(files, each, bad)
   local reader = require("lattice.audit.reader")
   for _, path in ipairs(files) do
+    local name = type(path) == "table" and path.name or path
+    local function on_problem(problem) bad(problem, name) end
     local ok, why = pcall(function()
-      for record in reader.records(path, function(problem) bad(problem, path) end) do each(record, path) end
+      local source = type(path) == "table" and reader.each(path, on_problem)
+      if not source then source = reader.records(path, on_problem) end
+      for record in source do each(record, name) end
     end)
     if not ok then return nil, tostring(why) end
   end
@@ -139,7 +146,31 @@ local function printer(out, last)
   end
 end
 
-function M.run(args, out)
+-- The agent's audit file, read by the agent: who may ask it need not be able to open the file.
+local function from_agent(args, out)
+  local support = require("lattice.cli.support.agent")
+  local c, code = support.open(args, out)
+  if not c then return nil, code end
+  local first, err = c:call("log", { bytes = 0 })
+  if not first then
+    c:close()
+    return nil, support.fail(err, out)
+  end
+  local at = 0
+  return { {
+    name = first.path,
+    read = function()
+      if at >= first.size then return nil end -- what was there when we began: it grows under us
+      local piece, why = c:call("log", { offset = at, bytes = math.min(1 << 20, first.size - at) })
+      if not piece then error(why.text, 0) end
+      if piece.text == "" then return nil end
+      at = at + #piece.text
+      return piece.text
+    end,
+  }, client = c }
+end
+
+local function records(args, out)
   local list, why = filters(args)
   local last = args.last and math.tointeger(tonumber(args.last))
   if args.last and (not last or last < 1) then list, why = nil, "--last takes a number from 1" end
@@ -163,6 +194,20 @@ function M.run(args, out)
   if ok then return status end
   out:message(trouble)
   return 1
+end
+
+function M.run(args, out)
+  if #args.files > 0 and not args.socket then return records(args, out) end
+  if #args.files > 0 then
+    out:message("log takes files, or the agent's (--socket), not both")
+    return 2
+  end
+  local files, code = from_agent(args, out)
+  if not files then return code end
+  args.files = files
+  local status = records(args, out)
+  files.client:close()
+  return status
 end
 
 return M

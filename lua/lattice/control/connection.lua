@@ -23,6 +23,7 @@ local M = {}
 ---@field more fun(item: any): boolean  one item of a stream; false: it was dropped, and counted for the reader
 ---@field cancelled fun(fn: fun())  fn is called once when nobody waits for the answer any more
 ---@field closed fun(fn: fun())  fn is called once when the connection ends
+---@field hold fun()  the answer may come after the server's own close: that does not wait for it
 
 ---@class lattice.control.Connection
 local Connection = {}
@@ -143,6 +144,7 @@ local function new_reply(self, id)
     return sent
   end
   function reply.cancelled(fn) one.cancels[#one.cancels + 1] = fn end
+  function reply.hold() self.held = true end
   function reply.closed(fn) self.leaving[#self.leaving + 1] = fn end
   return setmetatable(reply, { __call = function(_, result) last({ ok = true, result = result }) end })
 end

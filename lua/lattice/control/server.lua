@@ -141,7 +141,15 @@ local function sweep(self)
   end
 end
 
---- Stops listening, removes the socket, lets answers under way go out (for a second at most), and closes.
+-- A connection that the close of the server has to wait for.
+local function waited_for(self)
+  for one in pairs(self.connections) do
+    if not one.held then return one end
+  end
+end
+
+--- Stops listening, removes the socket, lets answers under way go out (for a second at most), and closes. A request that
+--- called reply.hold (the one that makes us close) keeps its connection until it is answered.
 ---@param done? fun()
 function Server:close(done)
   done = done or function() end
@@ -151,20 +159,21 @@ function Server:close(done)
   self.sweeper:close()
   place.remove(self.path, self.identity)
   local timer = uv.new_timer()
+  local over = false
   self.closing = function()
-    if next(self.connections) then return end
-    self.closing = nil
+    if not next(self.connections) and not self.broken_pipe:is_closing() then self.broken_pipe:close() end
+    if over or waited_for(self) then return end
+    over = true
     timer:close()
-    self.broken_pipe:close()
     done()
   end
   timer:start(self.limits.linger_ms, 0, function()
-    for one in pairs(self.connections) do one:close() end
+    for one in waited_for, self do one:close() end
   end)
   local list = {}
   for one in pairs(self.connections) do list[#list + 1] = one end
   for _, one in ipairs(list) do one:stop() end
-  if self.closing then self.closing() end
+  self.closing()
 end
 
 local function listen(self, done)

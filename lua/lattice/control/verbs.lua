@@ -144,6 +144,7 @@ read["temporary-list"] = function(agent, request, reply)
   reply({ temporary = json.array(agent:temporary_list()) })
 end
 
+-- A preview changes nothing, but it loads what the files say: it is for those who may reload.
 function write.reload(agent, request, reply)
   local preview = request.args.preview and true or false
   if not preview then agent:note(request.uid, "reload") end
@@ -152,6 +153,7 @@ end
 
 function write.down(agent, request, reply)
   agent:note(request.uid, "down")
+  reply.hold() -- the socket is closed on the way
   agent:down(function() reply({}) end)
 end
 
@@ -181,7 +183,6 @@ write["temporary-remove"] = function(agent, request, reply)
   end))
 end
 
--- A preview changes nothing, but it loads what the files say: it is for those who may reload.
 --- Gives a server its verbs.
 ---@param server lattice.control.Server
 ---@param agent lattice.agent.Agent

@@ -353,6 +353,20 @@ describe("the control socket", function()
     assert.is_nil(next(agent.watchers))
   end)
 
+  it("answers who asked for the end after its own end", function()
+    local finish
+    function agent:down(done) finish = done end
+    local c = assert(connect())
+    local result, closed
+    c:request("down", {}, { done = function(r) result = r end })
+    assert(until_(function() return finish end))
+    control:close(function() closed = true end)
+    assert.is_true(closed)
+    assert.is_nil(uv.fs_stat(dir .. "/control.sock"))
+    finish()
+    assert(until_(function() return result end))
+  end)
+
   it("gives the agent's audit file in pieces", function()
     local c = assert(connect())
     assert.matches("has no audit file", select(2, c:call("log")).text)
