@@ -65,6 +65,7 @@ struct lat_api {
 	X(addr)                                                                                    \
 	X(api)                                                                                     \
 	X(caps)                                                                                    \
+	X(conntrack)                                                                               \
 	X(events)                                                                                  \
 	X(iptables)                                                                                \
 	X(json)                                                                                    \
