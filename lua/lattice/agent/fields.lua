@@ -140,7 +140,7 @@ local function list_of(reader)
   end
 end
 
-M.prefixes, M.addresses = list_of(M.prefix), list_of(interface)
+M.prefixes, M.addresses, M.words = list_of(M.prefix), list_of(interface), list_of(M.word)
 
 --- "192.0.2.1:51820" or "[2001:db8::1]:51820": a name would need an answer before the device is up.
 function M.endpoint(ctx, source, line, value, key)

@@ -44,6 +44,7 @@ function M.needs_restart(old, new)
   for _, key in ipairs({ "control", "group", "pins" }) do
     if old[key] ~= new[key] then add(new.file, ("%s was %s"):format(key, old[key])) end
   end
+  if not same(old.writers, new.writers) then add(new.file, "writers has changed") end
   if not same(old.names, new.names) then add(new.file, "names has changed") end
   if #old.pairs == 0 and #new.pairs > 0 then add(new.file, "the first nat or forward") end
   table.sort(problems)

@@ -149,7 +149,7 @@ end
 
 local function open_control(agent)
   local config = agent.config
-  local options = { path = config.control, group = config.group }
+  local options = { path = config.control, group = config.group, writers = config.writers }
   return await(function(done) require("lattice.control.server").open(agent, options, done) end)
 end
 

@@ -139,6 +139,7 @@ end
 function M.new(ctx)
   local words, config = {}, ctx.config
   local once_enforcer, once_names, once_group = once(ctx, "enforcer"), once(ctx, "names"), once(ctx, "group")
+  local once_writers = once(ctx, "writers")
 
   function words.device(name, value)
     local source, line = ctx.place()
@@ -180,6 +181,12 @@ function M.new(ctx)
     local source, line = ctx.place()
     if not once_group(source, line) then return end
     config.group = fields.word(ctx, source, line, name, "group") or config.group
+  end
+  -- writers { "alice" }: users who may also steer the agent by its control socket, beside root
+  function words.writers(list)
+    local source, line = ctx.place()
+    if not once_writers(source, line) then return end
+    config.writers = fields.words(ctx, source, line, list, "writers") or config.writers
   end
   function words.names(value)
     local source, line = ctx.place()

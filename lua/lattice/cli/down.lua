@@ -25,6 +25,7 @@ local function remove_remains(args, out, err)
     return support.fail({ text = err.text .. "; what a dead one left is for root to remove", code = err.code,
       exit = 4 }, out)
   end
+  if not require("lattice.api").has_module("lattice.agent.remains") then return support.fail(err, out) end
   local result, why, over
   require("lattice.agent.remains").remove({ pins = args.pins, socket = args.socket }, function(r, e)
     result, why, over = r, e, true

@@ -11,7 +11,7 @@ function M.args(parser)
     M.summary,
     "",
     "A policy that is wrong is refused with file and line, and the one in force stays. For root.",
-    "Exit status: 0; 3 refused; 4 no agent; 5 you may not.",
+    "Exit status: 0; 1 in force, but not all that follows from it was done; 3 refused; 4 no agent; 5 you may not.",
   }, "\n"))
   parser:flag("--preview", "Change nothing: say which rules and open flows would change.")
 end
@@ -25,10 +25,11 @@ function M.run(args, out)
   local support = require("lattice.cli.support.agent")
   local result, code = support.call(args, out, "reload", { preview = args.preview or nil })
   if not result then return code end
+  local status = result.problems and #result.problems > 0 and 1 or 0
   if out.as_json then
     result.preview = args.preview or false
     out:json("reload", result)
-    return 0
+    return status
   end
   local changes = ("%s added, %d removed, %s %s"):format(support.count(result.rules_added or 0, "rule"),
     result.rules_removed or 0, support.count(result.flows_cut or 0, "open flow"), args.preview and "to cut" or "cut")
@@ -39,7 +40,8 @@ function M.run(args, out)
       result.ms and (" (%d ms)"):format(math.floor(result.ms + 0.5)) or ""))
   end
   if result.text then plain_lines(result.text, out) end
-  return 0
+  for _, problem in ipairs(result.problems or {}) do out:message("after it: " .. tostring(problem)) end
+  return status
 end
 
 return M

@@ -30,7 +30,7 @@ local function by_rule(c)
   for _, one in ipairs(result.counters) do
     rows[#rows + 1] = {
       key = result.generation .. ":" .. one.rule, packets = one.packets, bytes = one.bytes, action = one.action,
-      label = ("%s  %s"):format(plain(one.where or "rule " .. one.rule), plain(one.text or "")),
+      label = plain(one.where or "rule " .. one.rule) .. (one.text and "  " .. plain(one.text) or ""),
     }
   end
   return rows

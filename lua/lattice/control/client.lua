@@ -29,13 +29,16 @@ local Client = {}
 Client.__index = Client
 
 local function unreachable(path, text, code)
+  if code == "EACCES" or code == "EPERM" then
+    return { text = ("%s: %s"):format(path, text), code = code, exit = 5 }
+  end
   return { text = ("no agent answers on %s: %s"):format(path, text), code = code, exit = 4 }
 end
 
 local hints = {
   ENOENT = "start latticed, or name its socket (lattice --socket PATH ...)",
   ECONNREFUSED = "the agent that made this socket is dead; start latticed",
-  EACCES = "you may not use it: be root, or in the group of the socket (lattice)",
+  EACCES = "you may not use it: be root, or in the group that it belongs to (lattice)",
 }
 
 -- Nothing more comes: everybody who waits is told.

@@ -11,25 +11,37 @@ local OWN = "/run/lattice"          -- a service manager makes this one with a m
 
 local function trouble(what, why) return nil, ("%s: %s"):format(what, why) end
 
--- 0750 and of the group where we make it; one that is there must not be everybody's.
+-- Whether there is nothing but perhaps the socket in it: then it is one of ours, of an agent that died.
+local function holds_only(dir, name)
+  local scan = uv.fs_scandir(dir)
+  while scan do
+    local entry = uv.fs_scandir_next(scan)
+    if not entry then return true end
+    if entry ~= name then return false end
+  end
+  return false
+end
+
+-- 0750 and of the group where we make it; one that is there must not be everybody's. Its path, if it is ours.
 local function directory(path, gid)
-  local dir = path:match("^(.*)/[^/]*$")
+  local dir, name = path:match("^(.*)/([^/]*)$")
   if dir == "" then dir = "/" end
   local there = uv.fs_stat(dir)
-  local made = false
+  local ours = not there
   if not there then
     local ok, why = uv.fs_mkdir(dir, 488) -- 0750
     if not ok then return trouble("the directory of the control socket", why) end
-    made = true
   elseif there.type ~= "directory" then
     return trouble(dir, "is no directory")
   elseif there.mode & OTHERS_WRITE ~= 0 and there.mode & STICKY == 0 then
     return trouble(dir, "everybody may write there: a control socket is not safe in it (chmod o-w " .. dir .. ")")
+  else
+    ours = there.uid == sys.uid() and there.mode & STICKY == 0 and (dir == OWN or holds_only(dir, name))
   end
-  if made or dir == OWN then
-    local ok, why = uv.fs_chown(dir, sys.uid(), gid or 0)
+  if ours and (gid or not there) then
+    local ok, why = uv.fs_chown(dir, sys.uid(), gid or -1)
     if ok then ok, why = uv.fs_chmod(dir, 488) end
-    if not ok and made then return trouble(dir, why) end
+    if not ok then return trouble(dir, why) end
   end
   return true
 end
@@ -94,7 +106,7 @@ function M.identity(path)
   return there and ("%d:%d"):format(there.dev, there.ino)
 end
 
---- Removes the socket if it is still that one.
+--- Removes the socket if it is still that one. The directory stays: a service manager may have made it.
 ---@param path string
 ---@param identity string?
 function M.remove(path, identity)

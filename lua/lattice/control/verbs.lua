@@ -63,8 +63,20 @@ function read.version(agent, request, reply)
   reply(version)
 end
 
+-- Lists that may be empty stay lists in JSON.
+local function lists(status)
+  json.array(status.temporary)
+  if status.enforcer.passed_over then json.array(status.enforcer.passed_over) end
+  for _, device in ipairs(json.array(status.devices)) do
+    if device.address then json.array(device.address) end
+    local wireguard = device.wireguard
+    for _, one in ipairs(wireguard and json.array(wireguard.peers or {}) or {}) do json.array(one.allowed or {}) end
+  end
+  return status
+end
+
 function read.status(agent, request, reply)
-  local status, version = agent:status(), sys.version()
+  local status, version = lists(agent:status()), sys.version()
   status.version, status.edition, status.pid, status.now = version.version, version.edition, sys.pid(), os.time()
   reply(status)
 end
@@ -78,7 +90,11 @@ end
 function read.flows(agent, request, reply)
   local limit, why = integer(request.args, "limit", 1, 100000, FLOWS)
   if not limit then return reply.error(why, "EINVAL", 2) end
-  agent:enforcer():flows(limit, done(reply, function(flows) return { flows = json.array(flows) } end))
+  local enforcer = agent:enforcer()
+  if not enforcer.flows then
+    return reply.error(("the enforcer %s keeps no list of flows"):format(enforcer.name), "ENOTSUP", 1)
+  end
+  enforcer:flows(limit, done(reply, function(flows) return { flows = json.array(flows) } end))
 end
 
 function read.explain(agent, request, reply)

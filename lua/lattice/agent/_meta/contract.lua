@@ -36,8 +36,7 @@
 ---@field audit { match?: string[], sink: "file"|"syslog"|"unix", target?: string, rotate?: integer }[]
 ---@field control string        path of the control socket
 ---@field group string          group that may connect to it, "lattice"
----@field writers? (string|integer)[]  users (names, ids) that may use its read-write verbs, beside root:
----                             control("PATH", { group = "lattice", writers = { "operator" } })
+---@field writers? string[]   users who may use its read-write verbs, beside root: writers { "operator" }
 ---@field pins string           directory on a bpffs
 ---@field names? { listen?: string, observe: boolean }  DNS on the node
 ---@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn), in order; what they raise is logged by the agent

@@ -43,6 +43,8 @@ local function endpoint(host, port)
   return (host:find(":", 1, true) and "[%s]:%d" or "%s:%d"):format(host, port)
 end
 
+local icmp = { [1] = true, [58] = true }
+
 local styles = { allow = "green", audit = "yellow" }
 
 --- "14:02:11.532 DENY  out tcp 10.42.0.1:40000 → 10.42.0.9:5432  wf0  agent.lua:14: no quic".
@@ -55,13 +57,15 @@ function M.line(event, out)
   local ms = math.min(event.time_ms or 0, 253402300799000)
   local action = event.action or event.verdict or "?"
   local near_port, far_port = event.sport, event.port -- the port that is judged is the destination's
+  local kind = icmp[event.proto] and event.port and " type " .. event.port or ""
+  if icmp[event.proto] then near_port, far_port = nil, nil end
   if event.dir == "in" then near_port, far_port = far_port, near_port end
   local near = endpoint(plain(event.local_addr or "?"), near_port)
   local far = endpoint(plain(event.addr or "?"), far_port)
   local parts = {
     os.date("%H:%M:%S", ms // 1000) .. (".%03d"):format(ms % 1000),
     out:paint(styles[action] or "red", ("%-5s"):format(plain(action:upper()))),
-    ("%-3s %s %s %s %s"):format(plain(event.dir or "?"), format.proto(event.proto), near,
+    ("%-3s %s%s %s %s %s"):format(plain(event.dir or "?"), format.proto(event.proto), kind, near,
       event.dir == "in" and "←" or "→", far),
   }
   if event.names and event.names[1] then parts[#parts] = parts[#parts] .. " (" .. plain(event.names[1]) .. ")" end

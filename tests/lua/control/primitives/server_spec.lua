@@ -289,6 +289,20 @@ describe("the control socket", function()
     local closed
     second:close(function() closed = true end)
     assert(until_(function() return closed end))
+    -- left by an agent that had no group: an empty directory of ours is put right, one with other things is left alone
+    assert(uv.fs_chmod(dir .. "/sub", 448))
+    second = assert(open({ path = dir .. "/sub/x.sock", group = "root" }))
+    assert.equal(488, uv.fs_stat(dir .. "/sub").mode & 511)
+    assert(uv.fs_mkdir(dir .. "/sub/more", 448))
+    assert(uv.fs_chmod(dir .. "/sub", 448))
+    local third = assert(open({ path = dir .. "/sub/y.sock", group = "root" }))
+    assert.equal(448, uv.fs_stat(dir .. "/sub").mode & 511)
+    for _, one in ipairs({ second, third }) do
+      closed = nil
+      one:close(function() closed = true end)
+      assert(until_(function() return closed end))
+    end
+    assert(uv.fs_rmdir(dir .. "/sub/more"))
     assert(uv.fs_rmdir(dir .. "/sub"))
   end)
 
