@@ -7,7 +7,6 @@
 #include "parse.bpf.h"
 
 #define NO_RULE 0xffffffffu
-#define MOST_PARENTS 132
 
 enum { ACTION_DENY, ACTION_ALLOW, ACTION_DROP, ACTION_ASK, ACTION_AUDIT };
 
@@ -79,7 +78,25 @@ struct question {
 	__u32 log;
 	__u32 keep;
 	__u32 no_policy;
+	/* while it is looked for */
+	__u32 opaque;
+	__u32 best;
+	__u32 row;
+	__u32 which;
+	__u32 key;
+	__u32 list_rule;
+	__u32 list_lo;
+	__u32 list_hi;
+	__u32 above;
 };
+
+/* The number, as one that the verifier knows nothing of. Without CAP_PERFMON it wants each pointer sum to have the same
+ * bounds on every way to it, which one of known numbers has not. (Loops over arrays are unrolled for the same reason.) */
+static __always_inline __u32 opaque(struct question *q, __u32 n)
+{
+	*(volatile __u32 *)&q->opaque = n;
+	return *(volatile __u32 *)&q->opaque;
+}
 
 /* The rule of the key in a list of segments, 0: none, or negative: broken. */
 __noinline int lat_list_find(__u32 slot, __u32 first, __u32 count, __u32 key)
@@ -90,9 +107,12 @@ __noinline int lat_list_find(__u32 slot, __u32 first, __u32 count, __u32 key)
 
 	if (!data)
 		return -1;
-	for (int i = 0; i < 18 && count > 1; i++) {
+#pragma unroll
+	for (int i = 0; i < 18; i++) {
 		__u32 half = count / 2;
 
+		if (count <= 1)
+			break;
 		row = (first + half) / 4;
 		segments = bpf_map_lookup_elem(data, &row);
 		if (!segments)
@@ -108,25 +128,85 @@ __noinline int lat_list_find(__u32 slot, __u32 first, __u32 count, __u32 key)
 	return segments ? (int)segments[first & 3].rule : -1;
 }
 
-static __always_inline int list_of(__u32 proto)
+/* What q looks for in the node: into q. 0, or negative. A value of a map only: with other memory the verifier allows no sums. */
+static __always_inline int take_node(struct question *q, const struct lat_tc_node *node)
 {
-	return proto == PROTO_TCP ? LAT_TC_TCP : proto == PROTO_UDP ? LAT_TC_UDP : LAT_TC_OTHER;
+	__u32 which = *(volatile __u32 *)&q->which;
+	const struct lat_tc_list *list;
+
+	if (which >= LAT_TC_LISTS)
+		return -1;
+	list = &node->lists[which];
+	q->list_rule = list->rule;
+	q->list_lo = list->lo;
+	q->list_hi = list->hi;
+	q->row = node->parent;
+	q->above = node->above;
+	return 0;
 }
+
+/* Takes the rule of the list in q into q->best. 1: the parent may know a lower one; 0: done; negative: broken. What the walk
+ * knows is in q, where the verifier follows nothing: so each step looks to it like the one before. */
+__noinline int lat_node_rule(struct question *q)
+{
+	__u32 rule, slot;
+
+	if (!q)
+		return -1;
+	rule = q->list_rule;
+	if (rule & LAT_TC_LIST_LONG) {
+		int found;
+
+		slot = LAT_TC_LIVE_SLOT(q->live);
+		found = lat_list_find(slot, rule & ~LAT_TC_LIST_LONG, q->list_hi << 16 | q->list_lo, q->key);
+		if (found < 0)
+			return -1;
+		rule = (__u32)found;
+	} else if (q->key < q->list_lo || q->key > q->list_hi) {
+		rule = 0;
+	}
+	if (rule && rule < q->best)
+		q->best = rule;
+	return q->row && q->best >= q->above;
+}
+
+/* The same for the node in row q->row. */
+__noinline int lat_parent_rule(struct question *q)
+{
+	struct lat_tc_node *node;
+	__u32 slot, row;
+	void *data;
+
+	if (!q)
+		return -1;
+	slot = LAT_TC_LIVE_SLOT(q->live);
+	row = q->row;
+	data = bpf_map_lookup_elem(&lat_data_slots, &slot);
+	node = data ? bpf_map_lookup_elem(data, &row) : 0;
+	return node && take_node(q, node) == 0 ? lat_node_rule(q) : -1;
+}
+
+/* At most as many parents as there are prefix lengths (129), and the root. No loop: the verifier would follow it for ever when it
+ * looks at what a processor may do ahead of a branch. */
+#define UP if (more <= 0) goto end; more = lat_parent_rule(q)
+#define UP_11 UP; UP; UP; UP; UP; UP; UP; UP; UP; UP; UP
+#define UP_44 UP_11; UP_11; UP_11; UP_11
+#define UP_132 UP_44; UP_44; UP_44
 
 /* The lowest rule of the address's prefixes, 0: none, or negative: broken. */
 __noinline int lat_static(struct question *q)
 {
 	struct lat_tc_prefix prefix = { .len = 64 };
-	__u32 slot, best = NO_RULE, key, which;
 	struct lat_tc_node *node;
-	void *lpm, *data;
+	__u32 slot;
+	void *lpm;
+	int more;
 
 	if (!q)
 		return -1;
 	slot = LAT_TC_LIVE_SLOT(q->live);
 	lpm = bpf_map_lookup_elem(&lat_lpm_slots, &slot);
-	data = bpf_map_lookup_elem(&lat_data_slots, &slot);
-	if (!lpm || !data)
+	if (!lpm)
 		return -1;
 	prefix.tree = q->dir * 2 + (q->is6 ? 1 : 0);
 	if (q->is6) {
@@ -138,31 +218,18 @@ __noinline int lat_static(struct question *q)
 	node = bpf_map_lookup_elem(lpm, &prefix);
 	if (!node)
 		return 0;
-	which = (__u32)list_of(q->proto);
-	key = which == LAT_TC_OTHER ? q->proto : q->port;
-	for (int i = 0; i < MOST_PARENTS; i++) {
-		struct lat_tc_list *list = &node->lists[which < LAT_TC_LISTS ? which : LAT_TC_OTHER];
-		__u32 rule = list->rule, parent;
-
-		if (rule & LAT_TC_LIST_LONG) {
-			int found = lat_list_find(slot, rule & ~LAT_TC_LIST_LONG, (__u32)list->hi << 16 | list->lo, key);
-
-			if (found < 0)
-				return -1;
-			rule = (__u32)found;
-		} else if (key < list->lo || key > list->hi) {
-			rule = 0;
-		}
-		if (rule && rule < best)
-			best = rule;
-		parent = node->parent;
-		if (!parent || best < node->above)
-			return best == NO_RULE ? 0 : (int)best;
-		node = bpf_map_lookup_elem(data, &parent);
-		if (!node)
-			return -1;
-	}
-	return -1;
+	q->best = NO_RULE;
+	q->which = q->proto == PROTO_TCP ? LAT_TC_TCP : q->proto == PROTO_UDP ? LAT_TC_UDP : LAT_TC_OTHER;
+	if (q->which == LAT_TC_OTHER)
+		q->key = q->proto;
+	else
+		q->key = q->port;
+	more = take_node(q, node) < 0 ? -1 : lat_node_rule(q);
+	UP_132;
+end:
+	if (more)
+		return -1;
+	return q->best == NO_RULE ? 0 : (int)q->best;
 }
 
 static __always_inline int in_box(const struct lat_tc_box *box, const struct question *q)
@@ -178,6 +245,7 @@ static __always_inline int in_box(const struct lat_tc_box *box, const struct que
 __noinline int lat_named(struct question *q)
 {
 	struct lat_tc_pin_key key = { .slot = 0 };
+	__u32 found = LAT_TC_PIN_MOST;
 	struct lat_tc_pin *pin;
 
 	if (!q)
@@ -187,20 +255,26 @@ __noinline int lat_named(struct question *q)
 	pin = bpf_map_lookup_elem(&lat_pins, &key);
 	if (!pin)
 		return 0;
+#pragma unroll
 	for (__u32 i = 0; i < LAT_TC_PIN_MOST; i++) {
 		if (i >= pin->count)
 			break;
-		if (in_box(&pin->boxes[i], q))
-			return (int)pin->boxes[i].rule;
+		if (in_box(&pin->boxes[i], q)) {
+			found = i;
+			break;
+		}
 	}
+	found = opaque(q, found);
+	if (found < LAT_TC_PIN_MOST)
+		return (int)pin->boxes[found].rule;
 	return pin->bound ? -1 : 0;
 }
 
 /* The first temporary rule that matches; sets the answer. 1: found. */
 __noinline int lat_temporary(struct question *q)
 {
+	__u32 found = LAT_TC_OVERLAY_MOST, row;
 	struct lat_tc_overlay *overlay;
-	__u32 row;
 
 	if (!q)
 		return 0;
@@ -208,22 +282,27 @@ __noinline int lat_temporary(struct question *q)
 	overlay = bpf_map_lookup_elem(&lat_overlays, &row);
 	if (!overlay)
 		return 0;
+#pragma unroll
 	for (__u32 i = 0; i < LAT_TC_OVERLAY_MOST; i++) {
-		struct lat_tc_temp *t = &overlay->temps[i];
-		__u32 *a = (__u32 *)t->addr, *m = (__u32 *)t->mask, *r = (__u32 *)q->remote;
+		const struct lat_tc_temp *t = &overlay->temps[i];
+		const __u32 *r = (__u32 *)q->remote, *a = (__u32 *)t->addr, *m = (__u32 *)t->mask;
 
 		if (i >= overlay->count)
 			break;
 		if (t->is6 != q->is6 || ((r[0] & m[0]) ^ a[0]) || ((r[1] & m[1]) ^ a[1]) ||
 			((r[2] & m[2]) ^ a[2]) || ((r[3] & m[3]) ^ a[3]) || !in_box(&t->box, q))
 			continue;
-		q->rule = t->box.rule;
-		q->action = t->box.action;
-		q->log = t->box.log;
-		q->count_row = 0;
-		return 1;
+		found = i;
+		break;
 	}
-	return 0;
+	found = opaque(q, found);
+	if (found >= LAT_TC_OVERLAY_MOST)
+		return 0;
+	q->rule = overlay->temps[found].box.rule;
+	q->action = overlay->temps[found].box.action;
+	q->log = overlay->temps[found].box.log;
+	q->count_row = 0;
+	return 1;
 }
 
 /* Fills the answer of q. Zeroes in it are a denial by nobody. */

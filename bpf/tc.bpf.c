@@ -68,13 +68,11 @@ static __always_inline void stat_add(__u32 stat)
 
 static __always_inline void send(struct lat_event *e, struct lat_tc_told *told, __u64 now)
 {
-	__u64 flags = BPF_RB_NO_WAKEUP;
-
-	if (now - told->woken_ns > LAT_TC_QUIET_NS) {
-		told->woken_ns = now;
-		flags = BPF_RB_FORCE_WAKEUP;
+	if (now - told->since_ns > LAT_TC_WAKES_NS) {
+		told->since_ns = now;
+		told->wakes = 0;
 	}
-	bpf_ringbuf_submit(e, flags);
+	bpf_ringbuf_submit(e, told->wakes++ < LAT_TC_WAKES ? 0 : BPF_RB_NO_WAKEUP);
 	stat_add(LAT_TC_STAT_EVENTS);
 }
 
@@ -139,10 +137,13 @@ __noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question
 	__u32 zero = 0;
 	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
 	struct lat_event *e;
+	__u16 sport, dport;
 	__u64 now;
 
 	if (!told || !p || !q)
 		return 0;
+	sport = *(volatile __u16 *)&p->sport; /* values to choose from: of addresses the verifier allows no choice */
+	dport = *(volatile __u16 *)&p->dport;
 	now = bpf_ktime_get_ns();
 	if (q->count_row && !has_token(count_of(q->live, q->count_row), now)) {
 		told->lost++;
@@ -158,8 +159,8 @@ __noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question
 	e->action = (__u8)q->action;
 	e->dir = (__u8)dir;
 	e->proto = p->key.proto;
-	e->sport = dir == p->dir ? p->sport : p->dport;
-	e->dport = dir == p->dir ? p->dport : p->sport;
+	e->sport = dir == p->dir ? sport : dport;
+	e->dport = dir == p->dir ? dport : sport;
 	e->ifindex = p->key.ifindex;
 	e->length = skb->len;
 	set_v6(e->local, (__u32 *)p->key.local);
