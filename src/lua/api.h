@@ -65,6 +65,7 @@ struct lat_api {
 	X(addr)                                                                                    \
 	X(api)                                                                                     \
 	X(caps)                                                                                    \
+	X(conntrack)                                                                               \
 	X(events)                                                                                  \
 	X(iptables)                                                                                \
 	X(json)                                                                                    \
@@ -80,7 +81,8 @@ struct lat_api {
 	X(sys)                                                                                     \
 	X(tables)                                                                                  \
 	X(tc)                                                                                      \
-	X(tun)
+	X(tun)                                                                                     \
+	X(wireguard)
 
 #define LAT_API_DECLARE(name) extern const struct lat_api lat_api_##name;
 LAT_API_MODULES(LAT_API_DECLARE)

@@ -60,6 +60,8 @@ end
 function Nodes:close()
   self:stop()
   for _, ns in ipairs({ self.node, self.peer, self.container }) do
+    -- what an agent leaves when it is killed
+    World.sh(("for pid in $(ip netns pids %s 2>/dev/null); do kill -9 $pid 2>/dev/null || true; done"):format(ns))
     World.sh(("ip netns del %s 2>/dev/null || true"):format(ns))
   end
   World.sh("rm -rf " .. self.dir)

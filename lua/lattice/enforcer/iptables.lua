@@ -6,6 +6,7 @@
 -- allows. Before the first generation all is refused.
 local addr = require("lattice.policy.addr")
 local backend = require("lattice.enforcer.iptables.backend")
+local flows = require("lattice.enforcer.iptables.flows")
 local iptables = require("lattice.iptables")
 local read = require("lattice.enforcer.iptables.read")
 local task = require("lattice.enforcer.iptables.task")
@@ -151,8 +152,8 @@ function M.open(options, done)
       if not name then task.fail(why, code) end
     end
     local self = setmetatable({ name = "iptables", backend = name, why = why, devices = options.devices,
-      families = backend.families(), log = options.log or function() end, queue = {}, temporary_rules = {}, pins = {},
-      events = options.events }, Iptables)
+      families = backend.families(), given = 0, log = options.log or function() end, queue = {}, temporary_rules = {},
+      pins = {}, events = options.events }, Iptables)
     self.tables = assert(iptables.open(name, options.netns))
     local ok, err = pcall(self.begin, self, options.adopt)
     if not ok then
@@ -169,7 +170,7 @@ function Iptables:begin(adopt)
   for i, family in ipairs(self.families) do
     local now = self:save(family)
     local number, mark = read.generation(now)
-    if number then self.mark = mark end
+    if number then self.mark, self.given = mark, text.MARKS end -- its older marks are not known
     numbers[i] = adopt and number or false
   end
   if numbers[1] and (numbers[2] == nil or numbers[1] == numbers[2]) then
@@ -206,9 +207,11 @@ end
 function Iptables:apply(new, done)
   self:turn(function()
     local mark = (self.mark or 0) % text.MARKS + 1
+    self.given = self.given + 1
+    if self.given >= text.MARKS then flows.free(mark, self.mark or 0, task.ticker()) end
     local gen = text.compile(new, { mark = mark, temporary = self.temporary_rules, pins = self.pins }, task.ticker())
     self:swap(gen.books)
-    self.gen, self.mark, self.number, self.policy = gen, mark, gen.number, new
+    self.gen, self.mark, self.number, self.policy, self.keep = gen, mark, gen.number, new, gen.keep
     local rules = 0
     for _, family in ipairs(self.families) do
       for _, lines in pairs(gen.books[family].lines) do rules = rules + #lines end
@@ -256,13 +259,42 @@ function Iptables:change(make, done)
   end, done)
 end
 
+--- Open flows are judged again: one that lived by a rule that is gone, or that a new one refuses, is cut.
 function Iptables:temporary(rules, done)
   local old = self.temporary_rules
   self.temporary_rules = rules
   self:change(function(family) return text.temporary(self.gen, family, rules) end, function(ok, err, code)
-    if not ok then self.temporary_rules = old end
-    done(ok, err, code)
+    if not ok then
+      self.temporary_rules = old
+      return done(ok, err, code)
+    end
+    return self:cut(function(cut, why, what) done(cut and true, why, what) end)
   end)
+end
+
+function Iptables:cut(done)
+  self:turn(function()
+    if not self.policy then return 0 end
+    return flows.cut(self, task.ticker())
+  end, done)
+end
+
+function Iptables:flows(limit, done)
+  self:turn(function()
+    if not self.policy then return {} end
+    return flows.open(self, limit, task.ticker())
+  end, done)
+end
+
+--- The rules name the device, so they hold for it as soon as it is there; the hooks are looked after once more.
+function Iptables:device(_, done)
+  self:turn(function()
+    for _, family in ipairs(self.families) do
+      local lines = self:hooks(self:save(family))
+      if #lines > 0 then must(self:restore(family, text.book(), {}, lines)) end
+    end
+    return true
+  end, done)
 end
 
 function Iptables:pin(pins, done)
@@ -281,8 +313,8 @@ function Iptables:explain(flow, done)
     if not family then task.fail("the flow has no address", "EINVAL") end
     local outcome, err = walk.flow(self:save(family), flow)
     if not outcome then task.fail("cannot tell: " .. err, "EPROTO") end
-    local verdict = { verdict = outcome.passed and "allow" or "deny", action = outcome.action, rule = outcome.rule or 0,
-      where = "default" }
+    local verdict = { verdict = outcome.passed and "allow" or "deny", action = outcome.action,
+      rule = outcome.rule or 0, where = "default" }
     if outcome.temporary then
       verdict.rule, verdict.where = text.TEMPORARY | outcome.temporary, ("temporary:%d"):format(outcome.temporary)
     elseif verdict.rule > 0 then
@@ -301,17 +333,35 @@ function Iptables:status()
     devices = self.devices, rules = self.size, generation = self.number, events_group = text.GROUP }
 end
 
+function Iptables:clear()
+  for _, family in ipairs(self.families) do
+    local now = self:save(family)
+    local lines = read.hooks(now, { INPUT = {}, FORWARD = {}, OUTPUT = {} }, TARGETS)
+    local names = read.ours(now)
+    if #names > 0 or #lines > 0 then must(self:restore(family, text.book(), names, lines)) end
+  end
+end
+
 function Iptables:close(keep, done)
   self:turn(function()
-    if not keep then
-      for _, family in ipairs(self.families) do
-        local now = self:save(family)
-        local lines = read.hooks(now, { INPUT = {}, FORWARD = {}, OUTPUT = {} }, TARGETS)
-        local names = read.ours(now)
-        if #names > 0 or #lines > 0 then must(self:restore(family, text.book(), names, lines)) end
+    if not keep then self:clear() end
+    self.tables:close()
+    return true
+  end, done)
+end
+
+--- Removes what a dead agent left, in either back end.
+function M.remove(options, done)
+  task.run(function()
+    for _, name in ipairs(backend.names) do
+      if backend.has_ours(name) then
+        local self = setmetatable({ families = backend.families(), devices = {}, log = options.log or function() end,
+          tables = assert(iptables.open(name)) }, Iptables)
+        local ok, err = pcall(self.clear, self)
+        self.tables:close()
+        if not ok then error(err, 0) end
       end
     end
-    self.tables:close()
     return true
   end, done)
 end

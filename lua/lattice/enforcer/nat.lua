@@ -241,6 +241,14 @@ function M.open(pairs_, options, done)
   end, done)
 end
 
+--- Removes what a dead agent left.
+function M.remove(options, done)
+  M.open({}, options, function(nat, err, code)
+    if not nat then return done(nil, err, code) end
+    return nat:close(false, done)
+  end)
+end
+
 function Nat:change(pairs_, done)
   self:turn(function()
     if not self.tables then

@@ -90,6 +90,8 @@ local function refusals(book, family)
   for _, chain in ipairs({ "LATTICE-DENY", "LATTICE-DROP" }) do
     if not book.lines[chain] then book:add(chain, clear) end
   end
+  -- An answer to what conntrack does not know could end somebody's connection, and would be judged itself.
+  book:add("LATTICE-DENY", "-m conntrack --ctstate INVALID,UNTRACKED -j DROP")
   book:add("LATTICE-DENY", "-p tcp -j REJECT --reject-with tcp-reset")
   book:add("LATTICE-DENY", "-j REJECT --reject-with "
     .. (family == 4 and "icmp-admin-prohibited" or "icmp6-adm-prohibited"))
