@@ -7,11 +7,14 @@
 #include "base/mem.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <linux/nsfs.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_GROUPS 65536 /* NGROUPS_MAX of the kernel */
@@ -136,4 +139,21 @@ int lat_peer_at_home(pid_t pid)
 			return 0;
 	}
 	return 1;
+}
+
+/* The accepted end of a unix stream is made in the namespace of the end that connected. */
+int lat_peer_socket_at_home(int fd)
+{
+	lat_autoclose int net = -1, owner = -1;
+	struct stat theirs, ours;
+
+	net = ioctl(fd, SIOCGSKNS);
+	if (net < 0)
+		return -errno;
+	owner = ioctl(net, NS_GET_USERNS);
+	if (owner < 0)
+		return errno == EPERM ? 0 : -errno; /* one that is not below ours */
+	if (fstat(owner, &theirs) < 0 || stat("/proc/self/ns/user", &ours) < 0)
+		return -errno;
+	return theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
 }

@@ -19,4 +19,8 @@ void lat_peer_fini(struct lat_peer *peer);
  * told (the process is gone, /proc is not there). */
 int lat_peer_at_home(pid_t pid);
 
+/* The same of the socket that was connected, by the accepted one: where the network namespace it was made in belongs to.
+ * Another process may have connected it, as the supervisor of a sandbox does. 1, 0, or negative errno. */
+int lat_peer_socket_at_home(int fd);
+
 #endif

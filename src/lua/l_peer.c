@@ -48,11 +48,12 @@ static int l_of(lua_State *L)
 
 static int l_at_home(lua_State *L)
 {
-	int r = lat_peer_at_home((pid_t)luaL_checkinteger(L, 1));
+	int r = lat_peer_at_home((pid_t)luaL_checkinteger(L, 1)), socket;
 
 	if (r < 0)
 		return lat_push_errno(L, r, "look at a process's namespaces");
-	lua_pushboolean(L, r);
+	socket = lua_isnoneornil(L, 2) ? 1 : lat_peer_socket_at_home((int)luaL_checkinteger(L, 2));
+	lua_pushboolean(L, r && socket != 0); /* an error: this kernel or our rights do not tell */
 	return 1;
 }
 
@@ -99,8 +100,9 @@ static int open_peer(lua_State *L)
 static const struct lat_api_function functions[] = {
 	{ "of", l_of, "fd: integer", "lattice.peer.Peer?, string? error, string? code",
 		"Who connected this unix socket." },
-	{ "at_home", l_at_home, "pid: integer", "boolean?, string? error, string? code",
-		"Whether the process is in our own pid and user namespace." },
+	{ "at_home", l_at_home, "pid: integer, fd?: integer", "boolean?, string? error, string? code",
+		"Whether the process, and the socket it connected (fd: the accepted end), belong to our own pid and user "
+		"namespace." },
 	{ "group", l_group, "name: string", "integer?, string? error, string? code", "The id of a group." },
 	{ "user", l_user, "name: string", "integer?, string? error, string? code", "The id of a user." },
 	{ "gone", l_gone, "fd: integer", "boolean", "Whether nobody is at the other end of a pipe or socket any more." },

@@ -19,12 +19,13 @@ local M = {}
 ---@return string? code
 function M.of(fd) end
 
---- Whether the process is in our own pid and user namespace.
+--- Whether the process, and the socket it connected (fd: the accepted end), belong to our own pid and user namespace.
 ---@param pid integer
+---@param fd? integer
 ---@return boolean?
 ---@return string? error
 ---@return string? code
-function M.at_home(pid) end
+function M.at_home(pid, fd) end
 
 --- The id of a group.
 ---@param name string

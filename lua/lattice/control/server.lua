@@ -82,8 +82,8 @@ local function contains(list, value)
 end
 
 -- Whether the peer may use read-only verbs, and all of them; nil and why when it may nothing.
-local function judge(self, who)
-  local home, why = peer.at_home(who.pid)
+local function judge(self, who, fd)
+  local home, why = peer.at_home(who.pid, fd)
   if home == nil then return nil, "it cannot be told where you run (" .. why .. ")" end
   if not home then return nil, "you are in another pid or user namespace (a sandbox?)" end
   local writer = who.uid == 0 or who.uid == sys.uid() or contains(self.writers, who.uid)
@@ -107,7 +107,7 @@ local function accept(self)
     log.warn("control: a connection was not taken:", why)
     return pipe:close()
   end
-  local allowed, writer = judge(self, who)
+  local allowed, writer = judge(self, who, pipe:fileno())
   local counted = allowed and not full(self, writer)
   local one = connection.new(pipe, {
     peer = who, writer = allowed and writer or false, limits = self.limits,
