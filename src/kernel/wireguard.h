@@ -98,11 +98,14 @@ struct lat_wg_go {
 	int process; /* pidfd: readable when it has ended */
 	int dir;     /* for struct lat_wg_device */
 	int log;     /* what it printed, 64 KiB at most; -1 for one that was adopted */
+	char shared[IFNAMSIZ]; /* its device, when its socket is in the host's folder and to be removed with it; or "" */
 };
 
 /* Starts `program` for a device of that name and waits until it can be configured. It attaches to a persistent TUN device of that
  * name, or makes one; which flags that has is its own affair and another one in each version, so it cannot be handed our
  * descriptor. It gets CAP_NET_ADMIN and nothing else, leaves no core, and outlives us: kill it, or leave it to the next agent.
+ * Without CAP_SYS_ADMIN (an agent that gave it up and starts it anew) its socket is in the host's folder, for root alone;
+ * -EADDRINUSE when a namesake of another network namespace has it there.
  * -EXDEV when it ended at once: *go then has its log alone. -ETIME after ten seconds. */
 int lat_wg_go_start(const char *program, const char *name, struct lat_wg_go *go);
 /* One that an earlier process of ours started. -ESRCH when there is none by this pid with a socket for the device. */

@@ -34,6 +34,15 @@ static int pidfd_of(pid_t pid)
 	return fd < 0 ? -errno : fd;
 }
 
+static bool listens(int dir, const char *name)
+{
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	lat_autoclose int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/%s.sock", dir, name);
+	return fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0;
+}
+
 /* A file system in memory, mounted nowhere yet, with the socket's folder. */
 static int make_mount(int *mount, int *dir)
 {
@@ -51,6 +60,20 @@ static int make_mount(int *mount, int *dir)
 		return -errno;
 	*mount = lat_take_fd(&m);
 	*dir = d;
+	return 0;
+}
+
+/* Without the privilege for that: the host's folder. */
+static int shared_dir(struct lat_wg_go *go, const char *name)
+{
+	if (mkdir(RUN "/" FOLDER, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	go->dir = open(RUN "/" FOLDER, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (go->dir < 0)
+		return -errno;
+	if (listens(go->dir, name))
+		return -EADDRINUSE;
+	snprintf(go->shared, sizeof(go->shared), "%s", name);
 	return 0;
 }
 
@@ -90,28 +113,36 @@ static int private_run(int mount)
 	return 0;
 }
 
-static void drop_capabilities(void)
+/* What root gets of an exec is within what it has, once no_new_privs is set. */
+static int drop_capabilities(void)
 {
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
 	for (int cap = 0; cap <= 63; cap++) {
-		if (cap != CAP_NET_ADMIN && prctl(PR_CAPBSET_DROP, cap) < 0 && errno == EINVAL)
-			break; /* past the last one */
+		if (cap != CAP_NET_ADMIN && prctl(PR_CAPBSET_DROP, cap) < 0)
+			break; /* past the last one, or without CAP_SETPCAP */
 	}
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	data[0].effective = data[0].permitted = 1u << CAP_NET_ADMIN;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall(SYS_capset, &header, data) < 0)
+		return -errno;
+	return 0;
 }
 
 _Noreturn static void become(const char *program, const char *name, int mount, int log)
 {
 	char *argv[] = { (char *)(uintptr_t)program, (char *)"-f", (char *)(uintptr_t)name, NULL };
 	char *envp[] = { (char *)"LOG_LEVEL=error", (char *)"WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1", NULL };
-	int null = open("/dev/null", O_RDWR), r = private_run(mount);
+	int null = open("/dev/null", O_RDWR), r = mount >= 0 ? private_run(mount) : 0;
 	sigset_t none;
 
+	no_core();
+	if (r == 0)
+		r = drop_capabilities();
 	if (r < 0) {
-		dprintf(log, "a mount namespace of its own: %s\n", strerror(-r));
+		dprintf(log, "a mount namespace of its own, and few capabilities: %s\n", strerror(-r));
 		_exit(126);
 	}
-	no_core();
-	drop_capabilities();
 	setsid();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -130,15 +161,6 @@ _Noreturn static void become(const char *program, const char *name, int mount, i
 }
 
 /* ---- in the parent ---- */
-
-static bool listens(int dir, const char *name)
-{
-	struct sockaddr_un at = { .sun_family = AF_UNIX };
-	lat_autoclose int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	snprintf(at.sun_path, sizeof(at.sun_path), "/proc/self/fd/%d/%s.sock", dir, name);
-	return fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0;
-}
 
 /* Until it takes connections, or ends. */
 static int await_socket(const struct lat_wg_go *go, const char *name)
@@ -169,10 +191,12 @@ static int await_socket(const struct lat_wg_go *go, const char *name)
 
 int lat_wg_go_start(const char *program, const char *name, struct lat_wg_go *out)
 {
-	struct lat_wg_go go = { -1, -1, -1, -1 };
+	struct lat_wg_go go = { -1, -1, -1, -1, "" };
 	lat_autoclose int mount = -1;
 	int r = make_mount(&mount, &go.dir);
 
+	if (r == -EPERM)
+		r = shared_dir(&go, name);
 	if (r == 0) {
 		go.log = make_log();
 		r = go.log < 0 ? go.log : 0;
@@ -188,7 +212,7 @@ int lat_wg_go_start(const char *program, const char *name, struct lat_wg_go *out
 		r = go.process < 0 ? go.process : await_socket(&go, name);
 	}
 	if (r == -EXDEV) { /* what it said is all that is left of it */
-		struct lat_wg_go dead = { -1, -1, -1, lat_take_fd(&go.log) };
+		struct lat_wg_go dead = { -1, -1, -1, lat_take_fd(&go.log), "" };
 
 		lat_wg_go_kill(&go);
 		*out = dead;
@@ -203,7 +227,7 @@ int lat_wg_go_start(const char *program, const char *name, struct lat_wg_go *out
 int lat_wg_go_adopt(pid_t pid, const char *name, struct lat_wg_go *out)
 {
 	struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
-	struct lat_wg_go go = { pid, -1, -1, -1 };
+	struct lat_wg_go go = { pid, -1, -1, -1, "" };
 	lat_autoclose int root = -1;
 	char path[64];
 
@@ -240,6 +264,12 @@ void lat_wg_go_kill(struct lat_wg_go *go)
 		kill(go->pid, SIGKILL);
 		while (waitpid(go->pid, NULL, 0) < 0 && errno == EINTR) {
 		}
+	}
+	if (go->dir >= 0 && go->shared[0]) {
+		char socket_name[IFNAMSIZ + 8];
+
+		snprintf(socket_name, sizeof(socket_name), "%s.sock", go->shared);
+		unlinkat(go->dir, socket_name, 0);
 	}
 	lat_wg_go_release(go);
 }

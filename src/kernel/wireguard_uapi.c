@@ -127,9 +127,9 @@ static bool number(const char *text, uint64_t max, uint64_t *out)
 	if (!*text)
 		return false;
 	for (; *text; text++) {
-		if (*text < '0' || *text > '9' || n > (UINT64_MAX - 9) / 10)
+		if (*text < '0' || *text > '9' || __builtin_mul_overflow(n, 10, &n) ||
+			__builtin_add_overflow(n, (uint64_t)(*text - '0'), &n))
 			return false;
-		n = n * 10 + (uint64_t)(*text - '0');
 	}
 	if (n > max)
 		return false;

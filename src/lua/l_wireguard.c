@@ -1,15 +1,13 @@
-/* lattice.wireguard: WireGuard devices, by kernel/wireguard.h. Whatever may wait (starting wireguard-go, reading keys, talking to
- * the kernel or to wireguard-go) is a job on a thread of the loop's pool; its end comes back through the door.
+/* lattice.wireguard: WireGuard devices, by kernel/wireguard.h; keys are in l_wireguard_keys.c, configurations in
+ * l_wireguard_config.c. Whatever may wait (starting wireguard-go, reading keys, talking to the kernel or to wireguard-go)
+ * is a job on a thread of the loop's pool; its end comes back through the door.
  *
  * Secrets never become Lua values: keys are named by their files. */
 #include "lua/l_wireguard.h"
-#include "kernel/netns.h"
 #include <errno.h>
-#include <linux/netlink.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 /* ---- devices ---- */
@@ -261,7 +259,7 @@ static int name_owner(struct lat_links *links, const struct lat_wg_job *job)
 
 static int open_kernel(struct lat_wg_job *job, struct lat_links *links)
 {
-	static const struct lat_wg_go none = { -1, -1, -1, -1 };
+	static const struct lat_wg_go none = { -1, -1, -1, -1, "" };
 	struct lat_link link;
 	int r = lat_link_add(links, "wireguard", job->name);
 
@@ -279,7 +277,7 @@ static int open_go(struct lat_wg_job *job, struct lat_links *links)
 {
 	struct lat_tun_options options = { .name = job->name };
 	const char *program = job->program;
-	struct lat_wg_go go = { -1, -1, -1, -1 };
+	struct lat_wg_go go = { -1, -1, -1, -1, "" };
 	char said[256];
 	struct lat_tun *tun;
 	uint32_t index;
@@ -333,7 +331,7 @@ static int run_open(struct lat_wg_job *job)
 
 static int run_adopt(struct lat_wg_job *job)
 {
-	struct lat_wg_go go = { -1, -1, -1, -1 };
+	struct lat_wg_go go = { -1, -1, -1, -1, "" };
 	struct lat_links *links;
 	struct lat_link link;
 	int r = lat_links_open(-1, &links);
@@ -467,89 +465,6 @@ static int l_release(lua_State *L)
 	return 0;
 }
 
-/* ---- keys ---- */
-
-/* nil, message with the way out, code */
-int lat_lua_wireguard_key_failed(lua_State *L, int r, const char *path)
-{
-	char text[512];
-
-	lat_lua_wireguard_key_text(r, path, text, sizeof(text));
-	return lat_push_errno(L, r, text);
-}
-
-void lat_lua_wireguard_key_text(int r, const char *path, char *text, size_t size)
-{
-	const char *way = r == -EPERM ? ": others than its owner may read or change it (chmod 600 it)"
-		: r == -EKEYREJECTED ? ": it belongs to another user (chown it)"
-		: r == -EBADMSG ? ": it holds no key (wg genkey makes one)" : "";
-
-	snprintf(text, size, "key file %s%s", path, way);
-}
-
-static int l_public_key(lua_State *L)
-{
-	const char *path = luaL_checkstring(L, 1);
-	uint8_t key[LAT_WG_KEY], public_key[LAT_WG_KEY];
-	char text[LAT_WG_KEY_TEXT];
-	int r = lat_wg_key_load(path, key);
-
-	if (r == 0)
-		r = lat_wg_key_public(key, public_key);
-	explicit_bzero(key, sizeof(key));
-	if (r < 0)
-		return lat_lua_wireguard_key_failed(L, r, path);
-	lat_wg_key_format(public_key, text);
-	lua_pushstring(L, text);
-	return 1;
-}
-
-static int l_create_key(lua_State *L)
-{
-	const char *path = luaL_checkstring(L, 1);
-	uint8_t public_key[LAT_WG_KEY];
-	char text[LAT_WG_KEY_TEXT];
-	int r = lat_wg_key_create(path, public_key);
-
-	if (r < 0)
-		return lat_push_errno(L, r, lua_pushfstring(L, "make key file %s", path));
-	lat_wg_key_format(public_key, text);
-	lua_pushstring(L, text);
-	return 1;
-}
-
-static int l_valid_key(lua_State *L)
-{
-	uint8_t key[LAT_WG_KEY];
-	size_t len;
-	const char *text = luaL_checklstring(L, 1, &len);
-
-	lua_pushboolean(L, strlen(text) == len && lat_wg_key_parse(text, key) == 0);
-	return 1;
-}
-
-/* In a namespace of its own, which takes what was made along. */
-static int l_kernel(lua_State *L)
-{
-	struct lat_links *links;
-	struct lat_netns *ns;
-	int fd, r = lat_netns_open(&ns);
-
-	if (r == 0) {
-		fd = lat_netns_socket(ns, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-		r = fd < 0 ? fd : lat_links_open(fd, &links);
-		if (r == 0) {
-			r = lat_link_add(links, "wireguard", "probe");
-			lat_links_close(links);
-		}
-		lat_netns_close(ns);
-	}
-	if (r < 0)
-		return lat_push_errno(L, r, "make a WireGuard device");
-	lua_pushboolean(L, true);
-	return 1;
-}
-
 #define FAILS ", string? error, string? code"
 #define DONE(type) "done: fun(result: " type "?, error?: string, code?: string)"
 static const struct lat_api_function functions[] = {
@@ -559,11 +474,11 @@ static const struct lat_api_function functions[] = {
 		"", "Make a device, down: the kernel's where it has WireGuard, else wireguard-go's. EEXIST: the name is taken." },
 	{ "adopt", l_adopt, "options: { name: string, pid?: integer }, " DONE("lattice.wireguard.Device"), "",
 		"Take over a device that an earlier process made; pid: of its wireguard-go." },
-	{ "kernel", l_kernel, "", "boolean?" FAILS, "Whether this kernel has WireGuard, by making a device in a namespace." },
-	{ "create_key", l_create_key, "path: string", "string? public" FAILS,
+	{ "kernel", lat_lua_wireguard_kernel, "", "boolean?" FAILS, "Whether this kernel has WireGuard, by making a device in a namespace." },
+	{ "create_key", lat_lua_wireguard_create_key, "path: string", "string? public" FAILS,
 		"Make a file with a new private key, mode 0600; its public key." },
-	{ "public_key", l_public_key, "path: string", "string? public" FAILS, "The public key of the private one in a file." },
-	{ "valid_key", l_valid_key, "text: string", "boolean", "Whether this is a key in base64." },
+	{ "public_key", lat_lua_wireguard_public_key, "path: string", "string? public" FAILS, "The public key of the private one in a file." },
+	{ "valid_key", lat_lua_wireguard_valid_key, "text: string", "boolean", "Whether this is a key in base64." },
 	{ 0 },
 };
 

@@ -54,6 +54,10 @@ int lat_lua_wireguard_start(lua_State *L, struct lat_wg_job *job, int done);
 void lat_lua_wireguard_key_text(int r, const char *path, char *text, size_t size);
 int lat_lua_wireguard_key_failed(lua_State *L, int r, const char *path);
 
+int lat_lua_wireguard_kernel(lua_State *L);
+int lat_lua_wireguard_create_key(lua_State *L);
+int lat_lua_wireguard_public_key(lua_State *L);
+int lat_lua_wireguard_valid_key(lua_State *L);
 int lat_lua_wireguard_set(lua_State *L);
 int lat_lua_wireguard_get(lua_State *L);
 

@@ -212,10 +212,14 @@ function Agent:note(uid, text) end
 ---   and verb(name, spec).
 
 ---@class lattice.agent.device.Handle
+---@field adopted boolean  it was left by an earlier agent and taken over as it is: up, if it was
 local Device = {}
 --- Addresses and up; the policy is in force by then. Nothing to do for kind "existing".
 ---@param done fun(ok: true?, err: string?)
 function Device:raise(done) end
+--- Down, at once: nothing passes. For a device that is up and not guarded.
+---@param done fun(ok: true?, err: string?)
+function Device:lower(done) end
 --- A reload changed the config of this device. What cannot be taken live: done(nil, "... needs a restart").
 ---@param device lattice.agent.Device
 ---@param done fun(ok: true?, err: string?)
