@@ -21,6 +21,9 @@
 #define LAT_MARK_HOST_UNREACH 0x3u /* EHOSTUNREACH */
 #define LAT_MARK_NET_UNREACH 0x4u  /* ENETUNREACH */
 #define LAT_MARK_PROHIBITED 0x5u   /* ICMP admin prohibited: EHOSTUNREACH on IPv4, EACCES on IPv6 */
+/* Of a socket (SO_MARK, the supervisor's alone: the command has no capability over the namespace): its TCP SYN is of a flow
+ * that was judged and dialled already, and goes to the relay's listener without waiting in the queue. */
+#define LAT_MARK_JUDGED 0x6u
 /* The probe of the self-check goes here: never a real destination, always refused (RFC 6890: reserved). */
 #define LAT_PROBE_ADDR4 "240.0.0.1"
 #define LAT_PROBE_PORT 9

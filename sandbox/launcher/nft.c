@@ -413,7 +413,7 @@ static void verdict(struct lat_nft *n, int code, const char *chain)
 	lat_nft_rule_end(n);
 }
 
-void lat_nft_set_mark(struct lat_nft *n, uint32_t mark)
+static void put_mark(struct lat_nft *n, uint32_t mark)
 {
 	struct nftnl_expr *e;
 
@@ -423,11 +423,22 @@ void lat_nft_set_mark(struct lat_nft *n, uint32_t mark)
 		nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, NFT_META_MARK);
 		nftnl_expr_set_u32(e, NFTNL_EXPR_META_SREG, NFT_REG_1);
 	}
+}
+
+void lat_nft_set_mark(struct lat_nft *n, uint32_t mark)
+{
+	put_mark(n, mark);
 	lat_nft_rule_end(n);
 }
 
 void lat_nft_accept(struct lat_nft *n)
 {
+	verdict(n, NF_ACCEPT, NULL);
+}
+
+void lat_nft_accept_as(struct lat_nft *n, uint32_t mark)
+{
+	put_mark(n, mark);
 	verdict(n, NF_ACCEPT, NULL);
 }
 

@@ -68,6 +68,7 @@ void lat_nft_socket_bound(struct lat_nft *n);
 /* What to do; ends the rule. */
 void lat_nft_set_mark(struct lat_nft *n, uint32_t mark); /* not an end: the next rule follows */
 void lat_nft_accept(struct lat_nft *n);
+void lat_nft_accept_as(struct lat_nft *n, uint32_t mark);
 void lat_nft_drop(struct lat_nft *n);
 void lat_nft_goto(struct lat_nft *n, const char *chain);
 void lat_nft_queue(struct lat_nft *n, uint16_t number);

@@ -106,7 +106,12 @@ static void chain_wait(struct lat_nft *n, const struct family *f)
 	uint8_t own[16];
 
 	inet_pton(f->nfproto == NFPROTO_IPV4 ? AF_INET : AF_INET6, f->own, own);
-	/* A mark is the supervisor's word alone. */
+	/* The listener takes it only for a flow that waits for it: a mark misused would gain a reset. */
+	lat_nft_rule(n, "wait");
+	lat_nft_mark(n, LAT_MARK_JUDGED);
+	lat_nft_tcp_syn(n, true);
+	lat_nft_accept_as(n, LAT_MARK_ACCEPT);
+	/* Else a mark is set by a verdict alone. */
 	lat_nft_rule(n, "wait");
 	lat_nft_set_mark(n, 0);
 	/* First, for it is nearly every packet: TCP of a connection that exists (or of none: the

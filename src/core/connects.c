@@ -70,21 +70,33 @@ static uint64_t netns_cookie(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &n) == 0 ? cookie : 0;
 }
 
+int lat_connects_local(int fd, struct lat_addr *local, uint16_t *sport)
+{
+	struct sockaddr_storage ss;
+	socklen_t n = sizeof(ss);
+
+	if (getsockname(fd, (struct sockaddr *)&ss, &n) < 0)
+		return -errno;
+	return lat_addr_from_sockaddr((struct sockaddr *)&ss, n, local, sport);
+}
+
 /* The source port is known now: later the flow's first packet asks who sent it. */
 static void remember(struct lat_connects *c, const struct lat_connects_request *q)
 {
 	struct lat_addr local, remote;
-	struct sockaddr_storage ss;
-	socklen_t n = sizeof(ss);
 	uint16_t sport, dport;
 
 	if (lat_addr_from_sockaddr((const struct sockaddr *)&q->address, q->len, &remote, &dport) < 0 ||
-		getsockname(q->fd, (struct sockaddr *)&ss, &n) < 0 ||
-		lat_addr_from_sockaddr((struct sockaddr *)&ss, n, &local, &sport) < 0)
+		lat_connects_local(q->fd, &local, &sport) < 0)
 		return;
 	if (lat_addr_is_any(&remote))
 		lat_addr_parse(lat_addr_is4(&local) ? "127.0.0.1" : "::1", &remote);
 	lat_callers_remember(c->callers, q->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP, sport, &remote, &q->who);
+}
+
+bool lat_connects_own(const struct lat_connects *c, const struct lat_addr *a)
+{
+	return lat_addr_is_any(a) || lat_addr_equal(a, &c->own4) || lat_addr_equal(a, &c->own6);
 }
 
 /* Errno of an early refusal, or 0: the wall judges. */
@@ -98,8 +110,7 @@ static int ask_tcp(struct lat_connects *c, const struct lat_connects_request *q)
 	/* An address that is none for this socket: the kernel says so. */
 	if (lat_addr_from_sockaddr((const struct sockaddr *)&q->address, q->len, &flow.remote, &flow.dport) < 0)
 		return 0;
-	if (lat_addr_is_any(&flow.remote) || lat_addr_is_loopback(&flow.remote) ||
-		lat_addr_equal(&flow.remote, &c->own4) || lat_addr_equal(&flow.remote, &c->own6))
+	if (lat_connects_own(c, &flow.remote) || lat_addr_is_loopback(&flow.remote))
 		return 0;
 	error = c->hooks->tcp(c->hooks->ctx, &flow, &q->who);
 	if (error)
@@ -124,16 +135,20 @@ static int settle(struct lat_connects *c, const struct lat_connects_request *q)
 
 static void connect_inet(struct lat_connects *c, struct lat_connects_request *q)
 {
-	int error = ask_tcp(c, q), r;
 	bool blocking;
+	int r;
 
-	if (error) {
-		reply(c, q, error);
-		return;
+	if (!lat_connects_dial(c, q, &r, &blocking)) {
+		int error = ask_tcp(c, q);
+
+		if (error) {
+			reply(c, q, error);
+			return;
+		}
+		r = lat_connects_try(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
+		if ((r == 0 || r == -EINPROGRESS) && q->address.ss_family != AF_UNSPEC)
+			remember(c, q);
 	}
-	r = lat_connects_try(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
-	if ((r == 0 || r == -EINPROGRESS) && q->address.ss_family != AF_UNSPEC)
-		remember(c, q);
 	if (r == -EINPROGRESS && c->hooks->started) {
 		c->hooks->started(c->hooks->ctx);
 		if (blocking)
@@ -260,7 +275,10 @@ static int take(struct lat_connects *c, const struct lat_notify_call *call, stru
 	if (r < 0)
 		return r == -ENOTSOCK || r == -EBADF ? -r : r;
 	*what = "the caller's socket cannot be told";
-	if (option(q->fd, SO_TYPE, &q->type) < 0 || option(q->fd, SO_PROTOCOL, &q->protocol) < 0)
+	q->type = SOCK_STREAM; /* as all of TCP */
+	if (option(q->fd, SO_PROTOCOL, &q->protocol) < 0 ||
+	    ((q->protocol != IPPROTO_TCP || (q->domain != AF_INET && q->domain != AF_INET6)) &&
+		    option(q->fd, SO_TYPE, &q->type) < 0))
 		return -EACCES;
 	*what = "the socket belongs to another network namespace";
 	cookie = netns_cookie(q->fd);

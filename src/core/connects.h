@@ -17,6 +17,11 @@ struct lat_connects_hooks {
 	 * with which the call fails now. The hook writes the audit record of a refusal. Not called for UDP, nor for the
 	 * sandbox's own addresses (loopback, zero, LAT_TRAP_ADDR*): those stay inside or are the wall's to judge. */
 	int (*tcp)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who);
+	/* In place of `tcp`, for a socket that is new and unbound: may also dial flow->remote (loopback ones too) before the call
+	 * is made. *id not 0: it did, and `connected` follows; *ready: the far end has accepted. May be NULL, with `connected`. */
+	int (*dial)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who, uint64_t *id, bool *ready);
+	/* The call was made from this address; local NULL: it failed. */
+	void (*connected)(void *ctx, uint64_t id, const struct lat_addr *local, uint16_t sport);
 	/* A connect to a unix socket that nobody inside has bound. true: allowed by a unix rule. `path` is where the file is
 	 * now: the program may have renamed or linked it there. `bound` is the path that its listener was bound to, which the
 	 * program cannot choose; "" if nobody in the supervisor's network namespace listens. */

@@ -1,4 +1,5 @@
-/* The inside of connects: what connects.c (a notification) and connects_wait.c (a call that must wait) share.
+/* The inside of connects: what connects.c (a notification), connects_dial.c (a flow that is dialled
+ * before its call is made) and connects_wait.c (a call that must wait) share.
  *
  * The wait table has an order of states: free -> (EPOLL) | (RETRY) -> free. EPOLL: the socket connects, the poller brings
  * the end. RETRY: the backlog of a unix listener is full; the tick tries again, on the same file. Only connects_wait.c moves
@@ -62,6 +63,13 @@ void lat_connects_fail(struct lat_connects *c, struct lat_connects_request *q, i
  * tells what the caller asked for. 0 or negative errno; -EINPROGRESS also when the guard had to cut it off. */
 int lat_connects_try(struct lat_connects *c, int fd, int type, const struct sockaddr_storage *to, socklen_t len,
 	int file, bool *blocking);
+/* connects_dial.c: makes the call of a socket that is new, the flow dialled outside before. false: such a flow is not for
+ * it, nothing was done. Else *result is what the call said, as from lat_connects_try. */
+bool lat_connects_dial(struct lat_connects *c, const struct lat_connects_request *q, int *result, bool *blocking);
+/* The socket's own address and port. 0 or negative errno. */
+int lat_connects_local(int fd, struct lat_addr *local, uint16_t *sport);
+/* Addresses that mean the sandbox itself, loopback aside. */
+bool lat_connects_own(const struct lat_connects *c, const struct lat_addr *a);
 /* Keeps the call unanswered until it can be. Takes q->fd, and file. late_err: errno when SO_SNDTIMEO ends the wait. */
 void lat_connects_wait(struct lat_connects *c, struct lat_connects_request *q, enum lat_connects_wait_state state,
 	int file, int late_err);

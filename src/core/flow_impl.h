@@ -25,6 +25,11 @@ enum lat_conn_state {
 	LAT_CONN_COUNT
 };
 
+/* Flows that may be undecided or half open at once; more SYNs are dropped, and come again. (With the
+ * table itself full they are refused: its flows may last.) */
+#define LAT_PENDING_MAX 16384u
+/* How long the first SYN of a flow keeps it. */
+#define LAT_SYN_NS (4ull * 1000000000ull)
 /* Packets of one flow that wait together (UDP); more are dropped. */
 #define LAT_HOLD_MAX 8
 
@@ -47,6 +52,7 @@ struct lat_conn {
 	uint8_t held_count, state;
 	bool hashed, judged;        /* judged: `closed` is owed */
 	bool keepalive;
+	bool unbound;               /* dialled before there is a SYN: its own port is not known yet */
 	uint32_t tcp_seq, seen;     /* TCP: of the held SYN; events of the outer socket before the relay */
 	union {
 		struct lat_relay relay; /* TCP: side[1] is the dialling socket too */
@@ -80,6 +86,7 @@ struct lat_flows {
 	uint64_t seed[2], next_id, now_ns;
 	uint64_t udp_idle_ns;
 	bool warned_icmp;
+	int dial_error; /* of the last dial that failed */
 	bool paced; /* the default congestion control paces */
 	struct lat_denials *denials;
 	struct lat_udp *udp;
@@ -91,6 +98,8 @@ struct lat_conn *lat_conn_find(const struct lat_flows *f, const struct lat_conn_
 /* NULL: the table is full. */
 struct lat_conn *lat_conn_new(struct lat_flows *f, const struct lat_conn_key *key, const struct lat_flow *flow);
 void lat_conn_unhash(struct lat_conn *c);
+/* Gives a flow its whole tuple; another flow that had it ends. */
+void lat_conn_rekey(struct lat_conn *c, const struct lat_conn_key *key);
 /* Closes what it has (TCP by RST when `reset`), tells `closed`, drops held packets, frees. */
 void lat_conn_end(struct lat_conn *c, bool reset);
 /* Something moved: the idle time begins anew. */
@@ -109,6 +118,8 @@ void lat_held_drop(struct lat_conn *c);
 void lat_held_repeat(struct lat_conn *c);
 /* As `err` (errno) says: rejected by mark, or dropped for ETIMEDOUT. */
 void lat_held_refuse(struct lat_conn *c, int err);
+/* What a TCP program sees of a dial that failed so: the same as by lat_held_refuse. */
+int lat_flow_errno(const struct lat_flow *flow, int err);
 /* Acts on a verdict that is there. The flow may be gone afterwards. */
 void lat_conn_decided(struct lat_conn *c);
 
@@ -123,6 +134,8 @@ void lat_denials_clear(struct lat_denials *denials);
 /* flow_tcp.c */
 int lat_tcp_listener_open(struct lat_flows *f, int fd);
 void lat_tcp_dial(struct lat_conn *c);
+/* The SYN of a flow that was dialled before is in the listener. */
+void lat_tcp_accept(struct lat_flows *f);
 void lat_tcp_close(struct lat_conn *c, bool reset);
 void lat_tcp_tick(struct lat_conn *c);
 

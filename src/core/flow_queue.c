@@ -5,9 +5,6 @@
 #include "launcher/launcher.h"
 #include <linux/netfilter.h>
 
-/* Flows that may be undecided or half open at once; more SYNs are dropped, and come again. (With the
- * table itself full they are refused: its flows may last.) */
-#define PENDING_MAX 16384u
 /* How long a datagram waits for an answer at most. */
 #define ASK_NS (300 * LAT_NS_PER_SEC)
 /* Rounds of the queue before other descriptors get their turn. */
@@ -33,6 +30,27 @@ void lat_held_drop(struct lat_conn *c)
 void lat_held_repeat(struct lat_conn *c)
 {
 	all_held(c, NF_REPEAT, 0);
+}
+
+int lat_flow_errno(const struct lat_flow *flow, int err)
+{
+	switch (err) {
+	case EHOSTUNREACH:
+	case EHOSTDOWN:
+		return EHOSTUNREACH;
+	case ENETUNREACH:
+	case ENETDOWN:
+	case EADDRNOTAVAIL:
+	case EINVAL:
+		return ENETUNREACH;
+	case EACCES:
+	case EPERM:
+		return lat_addr_is4(&flow->remote) ? EHOSTUNREACH : EACCES;
+	case ETIMEDOUT:
+		return ETIMEDOUT;
+	default:
+		return ECONNREFUSED;
+	}
 }
 
 /* The mark that shows the program this errno; 0: none does, let its own time-out tell. A UDP socket is not told by
@@ -128,7 +146,7 @@ static void syn_seen(struct lat_conn *c)
 {
 	uint64_t now = c->flows->now_ns;
 
-	c->deadline_ns = now + 2 * (now - c->info.started_ns) + 4 * LAT_NS_PER_SEC;
+	c->deadline_ns = now + 2 * (now - c->info.started_ns) + LAT_SYN_NS;
 }
 
 static void hold(struct lat_conn *c, uint32_t id)
@@ -192,7 +210,7 @@ static void refuse_again(struct lat_flows *f, const struct lat_conn_key *key, co
 
 static void first(struct lat_flows *f, const struct lat_conn_key *key, uint32_t id, const struct lat_packet *p)
 {
-	bool undecided = f->stats.pending >= PENDING_MAX;
+	bool undecided = f->stats.pending >= LAT_PENDING_MAX;
 	struct lat_conn *c = undecided ? NULL : lat_conn_new(f, key, &p->flow);
 	int r;
 

@@ -67,8 +67,15 @@ static void dialled(struct lat_conn *c)
 
 	f->stats.dialled++;
 	lat_conn_state(c, LAT_CONN_ACCEPTING, f->now_ns + ACCEPT_NS);
+	if (c->unbound)
+		return;
 	lat_held_accept(c, LAT_MARK_ACCEPT);
 	accept_some(f, 1); /* one more can be expected now than before */
+}
+
+void lat_tcp_accept(struct lat_flows *f)
+{
+	accept_some(f, 1);
 }
 
 /* Asks the kernel how the dial went: a second connect says it without more calls. */

@@ -61,6 +61,21 @@ void lat_conn_unhash(struct lat_conn *c)
 	c->hashed = false;
 }
 
+void lat_conn_rekey(struct lat_conn *c, const struct lat_conn_key *key)
+{
+	struct lat_flows *f = c->flows;
+	struct lat_conn *other = lat_conn_find(f, key), **bucket;
+
+	if (other)
+		lat_conn_end(other, true);
+	lat_conn_unhash(c);
+	c->key = *key;
+	bucket = &f->buckets[lat_conn_hash(f, key) & f->bucket_mask];
+	c->hash_next = *bucket;
+	*bucket = c;
+	c->hashed = true;
+}
+
 static bool grow(struct lat_flows *f)
 {
 	unsigned left = f->max_flows - f->slots, count = left < CHUNK ? left : CHUNK;
@@ -196,6 +211,7 @@ void lat_conn_dial_failed(struct lat_conn *c, int err)
 {
 	struct lat_flows *f = c->flows;
 
+	f->dial_error = err;
 	f->stats.dial_errors++;
 	if (err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS)
 		f->stats.fd_full++;
@@ -207,19 +223,67 @@ void lat_conn_dial_failed(struct lat_conn *c, int err)
 	lat_conn_end(c, true);
 }
 
-void lat_flows_answer(struct lat_flows *f, uint64_t id, const struct lat_verdict *verdict)
+static struct lat_conn *by_id(struct lat_flows *f, uint64_t id)
 {
 	uint64_t slot = id & SLOT_MASK;
-	struct lat_conn *c;
+	struct lat_conn *c = slot < f->slots ? &f->chunks[slot / CHUNK][slot % CHUNK] : NULL;
 
-	if (slot >= f->slots)
-		return;
-	c = &f->chunks[slot / CHUNK][slot % CHUNK];
-	if (c->info.id != id || c->state != LAT_CONN_ASKED)
+	return c && c->info.id == id && c->state != LAT_CONN_FREE ? c : NULL;
+}
+
+void lat_flows_answer(struct lat_flows *f, uint64_t id, const struct lat_verdict *verdict)
+{
+	struct lat_conn *c = by_id(f, id);
+
+	if (!c || c->state != LAT_CONN_ASKED)
 		return;
 	f->now_ns = lat_now_ns();
 	c->info.verdict = *verdict;
 	lat_conn_decided(c);
+}
+
+int64_t lat_flows_dial(struct lat_flows *f, const struct lat_flow *flow, const struct lat_verdict *verdict, void *user,
+	bool *ready)
+{
+	struct lat_conn_key key = { .remote = flow->remote, .dport = flow->dport, .proto = IPPROTO_TCP };
+	struct lat_conn *c;
+	uint64_t id;
+
+	f->now_ns = lat_now_ns();
+	c = f->stats.pending < LAT_PENDING_MAX ? lat_conn_new(f, &key, flow) : NULL;
+	if (!c)
+		return 0;
+	lat_conn_unhash(c); /* no packet finds it yet */
+	id = c->info.id;
+	c->info.verdict = *verdict;
+	c->info.user = user;
+	c->judged = c->unbound = true;
+	lat_conn_state(c, LAT_CONN_ASKED, f->now_ns + LAT_SYN_NS);
+	lat_conn_decided(c);
+	if (c->info.id != id)
+		return -lat_flow_errno(flow, f->dial_error);
+	*ready = c->state == LAT_CONN_ACCEPTING;
+	return (int64_t)id;
+}
+
+void lat_flows_connected(struct lat_flows *f, uint64_t id, const struct lat_addr *local, uint16_t sport)
+{
+	struct lat_conn *c = by_id(f, id);
+	struct lat_conn_key key;
+
+	if (!c)
+		return;
+	if (!local) {
+		lat_conn_end(c, true);
+		return;
+	}
+	key = c->key;
+	key.local = c->info.flow.local = *local;
+	key.sport = c->info.flow.sport = sport;
+	c->unbound = false;
+	lat_conn_rekey(c, &key);
+	if (c->state == LAT_CONN_ACCEPTING)
+		lat_tcp_accept(f);
 }
 
 void lat_flows_tick(struct lat_flows *f, uint64_t now_ns)

@@ -54,6 +54,15 @@ void lat_flows_add_sockets(struct lat_flows *flows, const int *fds, size_t count
 /* Calls `keep` for each live flow; false: it is reset now (TCP RST both ways; UDP and ICMP forgotten). `keep` may change
  * info->verdict (the new generation's). Returns how many were cut. */
 size_t lat_flows_sweep(struct lat_flows *flows, bool (*keep)(void *ctx, struct lat_flow_info *info), void *ctx);
+/* Begins an allowed TCP flow whose connect(2) the caller is about to make itself: dials flow->remote before there is a SYN.
+ * `user` is as in judge, and from here on the engine's. Positive: the id, for lat_flows_connected, which must be called
+ * before anything else; *ready: the far end has accepted. 0: nothing began, `user` is still the caller's, the SYN may be
+ * judged as any other. Negative: the dial failed with this errno; the hooks were told. */
+int64_t lat_flows_dial(struct lat_flows *flows, const struct lat_flow *flow, const struct lat_verdict *verdict, void *user,
+	bool *ready);
+/* The connect of that flow was made from this address: its SYN has come to the listener, or will come to the queue. local
+ * NULL: it was not made, and the flow ends. */
+void lat_flows_connected(struct lat_flows *flows, uint64_t id, const struct lat_addr *local, uint16_t sport);
 /* Looks at the queue now, not when the poller comes to it. */
 void lat_flows_poll(struct lat_flows *flows);
 /* Time-outs: call about every 250 ms. */

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool is_probe(const struct lat_flow *f)
+bool lat_run_is_probe(const struct lat_flow *f)
 {
 	struct lat_addr probe;
 
@@ -91,7 +91,7 @@ int lat_run_judge(struct lat_run *run, const struct lat_flow *flow, const struct
 }
 
 /* A VERDICT record of the flow; the caller adds the name and emits. */
-static void fill(struct lat_record *r, const struct lat_flow *flow, const struct lat_verdict *v,
+void lat_run_fill(struct lat_record *r, const struct lat_flow *flow, const struct lat_verdict *v,
 	const struct lat_identity *who, const char *name)
 {
 	memset(r, 0, sizeof(*r));
@@ -108,7 +108,7 @@ static void fill(struct lat_record *r, const struct lat_flow *flow, const struct
 	snprintf(r->text, sizeof(r->text), "%s", v->reason ? v->reason : "");
 }
 
-static void selfcheck_record(struct lat_run *run, const struct lat_flow *flow, const char *layer)
+void lat_run_selfcheck(struct lat_run *run, const struct lat_flow *flow, const char *layer)
 {
 	struct lat_record r = { .kind = LAT_RECORD_SELFCHECK, .action = LAT_ACTION_DENY, .err = ECONNREFUSED };
 
@@ -116,44 +116,6 @@ static void selfcheck_record(struct lat_run *run, const struct lat_flow *flow, c
 	snprintf(r.where, sizeof(r.where), "self-check");
 	snprintf(r.text, sizeof(r.text), "probe refused %s", layer);
 	lat_run_emit(run, &r);
-}
-
-static int connect_tcp(void *ctx, const struct lat_flow *flow, const struct lat_identity *who)
-{
-	struct lat_run *run = ctx;
-	struct lat_verdict v;
-	struct lat_question q;
-	struct lat_record r;
-	char text[256];
-
-	if (run->probing && is_probe(flow)) {
-		if (!run->probe_refused_call)
-			selfcheck_record(run, flow, "at the call");
-		run->probe_refused_call = true;
-		return ECONNREFUSED;
-	}
-	if (lat_run_judge(run, flow, who, false, &v, &q, text) == 1)
-		return 0; /* a question: the wall holds the packet while it is asked */
-	if (lat_verdict_passes(&v) || v.action == LAT_ACTION_DROP || lat_run_lenient(run))
-		return 0; /* the wall judges again, on the packet, and writes the record */
-	fill(&r, flow, &v, who, lat_pins_name(run->pins, &flow->remote, lat_now_ns()));
-	lat_run_emit(run, &r);
-	return r.err;
-}
-
-/* A connect that could not be judged was refused; there is no address to name. */
-static void connect_failed(void *ctx, const char *what, int err, const struct lat_identity *who)
-{
-	struct lat_record r = { .kind = LAT_RECORD_HANDLER, .action = LAT_ACTION_DENY, .err = (uint16_t)err };
-
-	r.who = *who;
-	snprintf(r.text, sizeof(r.text), "connect refused: %s", what);
-	lat_run_emit(ctx, &r);
-}
-
-static void connect_started(void *ctx)
-{
-	lat_flows_poll(((struct lat_run *)ctx)->flows);
 }
 
 static struct lat_pending *pending_find(struct lat_run *run, uint64_t id)
@@ -191,17 +153,18 @@ int lat_run_ask(struct lat_run *run, struct lat_question *q)
 }
 
 /* Writes the record of a judged flow and keeps in rf what its CLOSE record needs. */
-static void judged(struct lat_run *run, struct lat_run_flow *rf, const struct lat_flow *flow, struct lat_verdict *v)
+void lat_run_judged(struct lat_run *run, struct lat_run_flow *rf, const struct lat_flow *flow, struct lat_verdict *v)
 {
 	const struct lat_policy_spec *spec = &run->policy->spec;
 	struct lat_record r;
 
-	fill(&r, flow, v, &rf->who, rf->name);
+	lat_run_fill(&r, flow, v, &rf->who, rf->name);
 	if (!lat_verdict_passes(v) && lat_run_lenient(run)) {
 		r.audit_only = rf->audit_only = 1;
 		r.err = 0;
 		v->action = LAT_ACTION_AUDIT;
 	}
+	rf->told = true;
 	rf->passed = lat_verdict_passes(v);
 	snprintf(rf->where, sizeof(rf->where), "%s", r.where);
 	snprintf(rf->reason, sizeof(rf->reason), "%s", r.text);
@@ -214,28 +177,44 @@ static void judged(struct lat_run *run, struct lat_run_flow *rf, const struct la
 	lat_run_emit(run, &r);
 }
 
+struct lat_run_flow *lat_run_flow_new(struct lat_run *run, const struct lat_flow *flow, const struct lat_identity *who)
+{
+	struct lat_run_flow *rf = calloc(1, sizeof(*rf));
+	const char *name = lat_pins_name(run->pins, &flow->remote, lat_now_ns());
+
+	if (!rf)
+		return NULL;
+	rf->who = *who;
+	rf->policy = lat_policy_ref(run->policy);
+	snprintf(rf->name, sizeof(rf->name), "%s", name ? name : "");
+	return rf;
+}
+
+void lat_run_flow_free(struct lat_run_flow *rf)
+{
+	lat_policy_unref(rf->policy);
+	free(rf);
+}
+
 static int flow_judge(void *ctx, uint64_t id, const struct lat_flow *flow, struct lat_verdict *v, void **user)
 {
 	struct lat_run *run = ctx;
 	struct lat_run_flow *rf;
+	struct lat_identity who;
 	struct lat_question q;
-	const char *name;
 	char text[256];
 
 	memset(v, 0, sizeof(*v));
-	if (is_probe(flow)) { /* before and after the self-check alike: it is never a real destination */
+	if (lat_run_is_probe(flow)) { /* before and after the self-check alike: it is never a real destination */
 		if (run->probing && !run->probe_refused_packet)
-			selfcheck_record(run, flow, "at the packet");
+			lat_run_selfcheck(run, flow, "at the packet");
 		run->probe_refused_packet = run->probe_refused_packet || run->probing;
 		return 0;
 	}
-	rf = calloc(1, sizeof(*rf));
+	lat_connects_identify(run->connects, flow, &who);
+	rf = lat_run_flow_new(run, flow, &who);
 	if (!rf)
 		return 0;
-	lat_connects_identify(run->connects, flow, &rf->who);
-	rf->policy = lat_policy_ref(run->policy);
-	name = lat_pins_name(run->pins, &flow->remote, lat_now_ns());
-	snprintf(rf->name, sizeof(rf->name), "%s", name ? name : "");
 	*user = rf;
 	if (lat_run_judge(run, flow, &rf->who, true, v, &q, text) == 1) {
 		q.id = id;
@@ -246,7 +225,7 @@ static int flow_judge(void *ctx, uint64_t id, const struct lat_flow *flow, struc
 		v->action = LAT_ACTION_DENY;
 		v->reason = "too many questions are waiting for the policy's handlers";
 	}
-	judged(run, rf, flow, v);
+	lat_run_judged(run, rf, flow, v);
 	return 0;
 }
 
@@ -264,7 +243,7 @@ static void flow_closed(void *ctx, const struct lat_flow_info *info)
 			    !rf->policy->spec.rules[info->verdict.rule - 1].log)) {
 		struct lat_record r;
 
-		fill(&r, &info->flow, &info->verdict, &rf->who, rf->name);
+		lat_run_fill(&r, &info->flow, &info->verdict, &rf->who, rf->name);
 		r.kind = LAT_RECORD_CLOSE;
 		r.audit_only = rf->audit_only;
 		r.bytes_out = info->bytes_out;
@@ -274,8 +253,7 @@ static void flow_closed(void *ctx, const struct lat_flow_info *info)
 		snprintf(r.text, sizeof(r.text), "%s", rf->reason);
 		lat_run_emit(run, &r);
 	}
-	lat_policy_unref(rf->policy);
-	free(rf);
+	lat_run_flow_free(rf);
 }
 
 static void flow_dial_failed(void *ctx, const struct lat_flow_info *info, int err)
@@ -286,7 +264,12 @@ static void flow_dial_failed(void *ctx, const struct lat_flow_info *info, int er
 
 	if (!rf || !rf->passed)
 		return;
-	fill(&r, &info->flow, &info->verdict, &rf->who, rf->name);
+	if (!rf->told) {
+		struct lat_verdict v = info->verdict;
+
+		lat_run_judged(run, rf, &info->flow, &v);
+	}
+	lat_run_fill(&r, &info->flow, &info->verdict, &rf->who, rf->name);
 	r.kind = LAT_RECORD_CLOSE;
 	r.err = (uint16_t)err;
 	snprintf(r.text, sizeof(r.text), "destination: %s", strerror(err));
@@ -330,7 +313,7 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *q, const s
 	v.reason = a->text[0] ? a->text : NULL;
 	v.where = q->rule && q->rule <= run->policy->spec.rule_count ? run->policy->spec.rules[q->rule - 1].where
 								     : "on(\"connect\")";
-	judged(run, rf, &q->flow, &v);
+	lat_run_judged(run, rf, &q->flow, &v);
 	lat_flows_answer(run->flows, q->id, &v);
 }
 
@@ -338,10 +321,4 @@ void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows)
 {
 	*flows = (struct lat_flows_hooks){ .ctx = run, .judge = flow_judge, .dial_failed = flow_dial_failed,
 		.closed = flow_closed, .want_sockets = flow_want_sockets };
-}
-
-void lat_run_connect_hooks(struct lat_run *run, struct lat_connects_hooks *connects)
-{
-	*connects = (struct lat_connects_hooks){ .ctx = run, .tcp = connect_tcp, .unix_path = lat_run_connect_unix,
-		.started = connect_started, .failed = connect_failed };
 }

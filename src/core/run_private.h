@@ -1,4 +1,4 @@
-/* The state of a run, shared by run.c (life), run_judge.c, run_dns.c, run_unix.c (decisions and records) and
+/* The state of a run, shared by run.c (life), run_judge.c, run_connect.c, run_dns.c, run_unix.c (decisions and records) and
  * run_reload.c (generations). */
 #ifndef LAT_CORE_RUN_PRIVATE_H
 #define LAT_CORE_RUN_PRIVATE_H
@@ -43,6 +43,8 @@ struct lat_run {
 	struct lat_poll_item control, init_end, signals, tick, uv;
 	unsigned tick_ms;          /* period that is armed */
 	uint64_t ticked_ns;        /* the last full tick */
+	/* The flow whose connect is being made: its record waits for the port. */
+	struct { struct lat_run_flow *flow; struct lat_verdict verdict; struct lat_flow tuple; } opening;
 	struct lat_pending pending[LAT_RUN_PENDING];
 	unsigned pending_count;
 	uint64_t rate_second;      /* the second that rate_used counts */
@@ -70,9 +72,10 @@ struct lat_run_flow {
 	char name[LAT_NAME_MAX];
 	char where[256], reason[256];
 	bool passed, audit_only;
+	bool told; /* the VERDICT record is written */
 };
 
-/* Fill hooks with ctx = run: run_judge.c, run_dns.c. */
+/* Fill hooks with ctx = run: run_judge.c, run_connect.c, run_dns.c. */
 void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows);
 void lat_run_connect_hooks(struct lat_run *run, struct lat_connects_hooks *connects);
 void lat_run_dns_hooks(struct lat_run *run, struct lat_dns_hooks *dns);
@@ -93,6 +96,17 @@ void lat_run_emit(struct lat_run *run, struct lat_record *record);
  * to be asked (filled but for the id). */
 int lat_run_judge(struct lat_run *run, const struct lat_flow *flow, const struct lat_identity *who, bool count_rate,
 	struct lat_verdict *verdict, struct lat_question *question, char text[256]);
+/* The self-check's destination, and the record of a layer that refused it. */
+bool lat_run_is_probe(const struct lat_flow *flow);
+void lat_run_selfcheck(struct lat_run *run, const struct lat_flow *flow, const char *layer);
+/* NULL: out of memory. Given to the flow engine, it comes back by the hook `closed`. */
+struct lat_run_flow *lat_run_flow_new(struct lat_run *run, const struct lat_flow *flow, const struct lat_identity *who);
+void lat_run_flow_free(struct lat_run_flow *flow);
+/* Makes a VERDICT record; the caller emits it. */
+void lat_run_fill(struct lat_record *r, const struct lat_flow *flow, const struct lat_verdict *v,
+	const struct lat_identity *who, const char *name);
+/* Writes the record of a judged flow and keeps in rf what its CLOSE record needs. */
+void lat_run_judged(struct lat_run *run, struct lat_run_flow *rf, const struct lat_flow *flow, struct lat_verdict *v);
 /* The answer to a question, or its time-out (failed). run_judge.c */
 void lat_run_answered(struct lat_run *run, const struct lat_question *question, const struct lat_answer *answer);
 

@@ -63,6 +63,46 @@ static int race_sendto(void)
 	return 0;
 }
 
+/* The supervisor marks a socket while it connects it; another thread sends the socket elsewhere in that moment: once a socket,
+ * each time a little later than the last. */
+static void *aim_elsewhere(void *arg)
+{
+	unsigned turn = 0;
+
+	(void)arg;
+	while (!race.stop) {
+		int fd = race.fd;
+
+		if (fd < 0)
+			continue;
+		race.fd = -1;
+		for (volatile unsigned wait = turn++ % 256 * 64; wait; wait--)
+			;
+		sendto(fd, payload, sizeof(payload), MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&bad, sizeof(bad));
+	}
+	return NULL;
+}
+
+static int race_mark(void)
+{
+	pthread_t other;
+
+	race.fd = -1;
+	pthread_create(&other, NULL, aim_elsewhere, NULL);
+	for (long i = tries(20000); i > 0; i--) {
+		int s = socket(AF_INET, SOCK_STREAM | (i & 1 ? SOCK_NONBLOCK : 0), 0);
+		struct linger now = { 1, 0 };
+
+		setsockopt(s, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+		race.fd = s;
+		connect(s, (struct sockaddr *)&good, sizeof(good));
+		close(s);
+	}
+	race.stop = true;
+	pthread_join(other, NULL);
+	return 0;
+}
+
 /* UNIX_PATH: a listener of the host's. Each call says AF_INET for long enough to look harmless. */
 static int race_family(void)
 {
@@ -136,6 +176,7 @@ static int race_descriptor(void)
 static const struct attack attacks[] = {
 	{ "race-address", race_address },
 	{ "race-sendto", race_sendto },
+	{ "race-mark", race_mark },
 	{ "race-family", race_family },
 	{ "race-descriptor", race_descriptor },
 	{ NULL, NULL },

@@ -2,6 +2,7 @@
 #include "core/flows.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "launcher/launcher.h"
 #include "support/dial.h"
 #include "support/engine.h"
 #include <sys/ioctl.h>
@@ -131,6 +132,35 @@ static int inside_garbage(void *arg)
 		if (sendto(fd, packet, sizeof(packet), 0, (struct sockaddr *)&to, sizeof(to)) != sizeof(packet))
 			return errno;
 	return target_echo(arg);
+}
+
+static int marked(const struct target *t, uint16_t port)
+{
+	struct sockaddr_in own = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = inet_addr(LAT_TRAP_ADDR4) };
+	struct sockaddr_storage to;
+	socklen_t len = target_address(t, &to);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), mark = LAT_MARK_JUDGED;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) < 0 || bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0 ||
+	    connect(fd, (struct sockaddr *)&to, len) < 0)
+		_exit(210);
+	return fd;
+}
+
+static int inside_marked(void *arg)
+{
+	char byte;
+	int fd = marked(arg, 5151);
+
+	return send(fd, "x", 1, MSG_NOSIGNAL) == 1 && recv(fd, &byte, 1, 0) == 1 ? 0 : errno;
+}
+
+/* As inside_marked, but the flow is another one's. */
+static int inside_marked_elsewhere(void *arg)
+{
+	char byte;
+
+	return recv(marked(arg, 5152), &byte, 1, 0) < 0 ? errno : 0;
 }
 
 /* ---- outside, port 90: one way to behave each ---- */
@@ -361,6 +391,70 @@ static void second_attempt_from_the_same_port_is_served(void **state)
 	assert_int_equal(e->judged, 1);
 }
 
+static int64_t dial(struct engine *e, const char *to, uint16_t port, bool *ready)
+{
+	struct lat_flow flow = { .proto = IPPROTO_TCP, .dir = LAT_DIR_OUT, .dport = port };
+	struct lat_verdict allow = { .action = LAT_ACTION_ALLOW };
+
+	*ready = false;
+	lat_addr_parse(to, &flow.remote);
+	return lat_flows_dial(e->flows, &flow, &allow, NULL, ready);
+}
+
+static void flow_that_is_dialled_first_needs_no_packet(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+	struct lat_addr own;
+	bool ready;
+	int64_t id = dial(e, FAR4, 80, &ready);
+
+	assert_true(id > 0);
+	lat_addr_parse(LAT_TRAP_ADDR4, &own);
+	lat_flows_connected(e->flows, (uint64_t)id, &own, 5151);
+	assert_int_equal(engine_run(e, inside_marked, &(struct target){ FAR4, 80 }), 0);
+	engine_settle(e);
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.relayed, 1);
+	assert_int_equal(e->judged, 0);
+	assert_int_equal(e->closed, 1);
+	assert_int_equal(e->last.flow.sport, 5151);
+	if (ready)
+		assert_int_equal(s.queued, 0);
+}
+
+static void mark_passes_nothing_but_the_dialled_flow(void **state)
+{
+	struct engine *e = *state;
+	struct lat_flows_stats s;
+	struct lat_addr own;
+	bool ready;
+	int64_t id;
+
+	assert_int_equal(engine_run(e, inside_marked_elsewhere, &(struct target){ FAR4, 80 }), ECONNRESET);
+	id = dial(e, FAR4, 80, &ready);
+	lat_addr_parse(LAT_TRAP_ADDR4, &own);
+	lat_flows_connected(e->flows, (uint64_t)id, &own, 5151);
+	assert_int_equal(engine_run(e, inside_marked_elsewhere, &(struct target){ FAR4, 80 }), ECONNRESET); /* another port */
+	lat_flows_get_stats(e->flows, &s);
+	assert_int_equal(s.relayed, 0);
+}
+
+static void dial_that_came_to_nothing_is_ended_once(void **state)
+{
+	struct engine *e = *state;
+	bool ready;
+	int64_t id = dial(e, FAR4, 80, &ready);
+
+	assert_true(id > 0);
+	lat_flows_connected(e->flows, (uint64_t)id, NULL, 0);
+	lat_flows_connected(e->flows, (uint64_t)id, NULL, 0);
+	assert_int_equal(e->closed, 1);
+	assert_int_equal(dial(e, "192.0.2.1", 80, &ready), -ENETUNREACH);
+	assert_int_equal(dial(e, "224.0.0.1", 80, &ready), -ENETUNREACH);
+	assert_int_equal(e->closed, 3);
+}
+
 static bool cut(void *ctx, struct lat_flow_info *info)
 {
 	return info->flow.dport != 90;
@@ -434,6 +528,9 @@ int main(void)
 		T(garbage_is_counted_and_dropped),
 		T(host_port_reaches_the_host_itself),
 		T(places_of_nobody_are_never_dialled),
+		T(flow_that_is_dialled_first_needs_no_packet),
+		T(mark_passes_nothing_but_the_dialled_flow),
+		T(dial_that_came_to_nothing_is_ended_once),
 	};
 
 	struct rlimit limit;
