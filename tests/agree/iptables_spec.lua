@@ -3,6 +3,7 @@
 -- rule decided is in the rules' counters, in the rules as they read back, and in the C tables.
 package.path = "tests/support/?.lua;lua/?.lua;lua/?/init.lua;" .. package.path
 local Nodes = require("nodes")
+local Steps = require("iptables_steps")
 local policy = require("lattice.policy")
 local own, common = dofile("tests/agree/gen.lua"), dofile("tests/support/gen.lua")
 
@@ -95,18 +96,9 @@ for _, backend in ipairs({ "nft", "legacy" }) do
       pending("all of it", missing)
       return
     end
-    local nodes, p
+    local nodes, steps
 
-    local function ask(line)
-      local from = #p.out
-      p:write(line .. "\n")
-      local text = p:expect(function()
-        local answer = p.out:sub(from + 1)
-        return (("\n" .. answer):match("\nok ?[^\n]*\n$") or answer:match("no [^\n]*\n")) and answer
-      end)
-      if text:match("^no ") or text:match("\nno ") then error(line .. ": " .. text, 2) end
-      return text
-    end
+    local function ask(line) return steps:ask(line) end
 
     setup(function()
       nodes = Nodes.new()
@@ -119,12 +111,11 @@ for _, backend in ipairs({ "nft", "legacy" }) do
         ip route add default via 192.0.2.254; ip -6 route add default via 2001:db8:ffff::2
       ]]):gsub("MAC", mac)
       nodes:sh("node", addresses)
-      local script = Nodes.root .. "/tests/support/iptables_node.lua"
-      p = nodes:start("node", { Nodes.lattice_path, "lua", script, backend, "wf0" }, { stdin = "open" })
+      steps = Steps.new(nodes, backend, { "wf0" })
       ask("open")
     end)
     teardown(function()
-      if p and not p.status then ask("close") end
+      if steps and not steps.process.status then ask("close") end
       if nodes then nodes:close() end
     end)
 

@@ -5,7 +5,8 @@
 --   apply N FILE            loads the policy as generation N and puts it in force
 --   pins FILE               lines "ADDR NAME..."
 --   temporary ID ACTION DIR PROTO ADDR/LEN LO HI    one temporary rule; `temporary` alone: none
---   counters | cut | flows | generation | close | keep
+--   counters | cut | flows | generation | close | keep | remove
+--   nat KIND A B ...        pairs (nat SOURCE OUT, forward FROM TO); again: a change; `nat-close`, `nat-keep`
 --   explain FILE            lines "DIR PROTO ADDR PORT": one line "VERDICT RULE" for each before the answer
 --   judge FILE              the same by the C tables; a line may end in names
 local enforcer = require("lattice.enforcer.iptables")
@@ -13,8 +14,10 @@ local loop = require("lattice.loop")
 local policies = require("lattice.policies")
 local uv = require("luv")
 
+local nat = require("lattice.enforcer.nat")
+
 local backend, devices = arg[1], table.pack(table.unpack(arg, 2))
-local live, generation, stdin
+local live, generation, stdin, translation
 local commands = {}
 
 local function say(...)
@@ -123,11 +126,38 @@ function commands.judge(file)
   say("ok")
 end
 
+function commands.nat(...)
+  local words, pairs_ = { ... }, {}
+  for i = 1, #words, 3 do
+    local kind, a, b = words[i], words[i + 1], words[i + 2]
+    pairs_[#pairs_ + 1] = kind == "nat" and { kind = kind, source = a, out = b, where = "test:" .. i }
+      or { kind = kind, from = a, to = b, where = "test:" .. i }
+  end
+  if translation then return translation:change(pairs_, answer) end
+  nat.open(pairs_, { backend = backend, log = function() end }, function(n, err, code)
+    translation = n
+    answer(n, err, code)
+  end)
+end
+
+commands["nat-close"] = function()
+  translation:close(false, answer)
+  translation = nil
+end
+commands["nat-keep"] = function()
+  translation:close(true, answer)
+  translation = nil
+end
+
+function commands.remove()
+  enforcer.remove({ devices = devices }, answer)
+end
+
 local function finish(keep)
   live:close(keep, function(...)
     answer(...)
     if generation then generation:close() end
-    stdin:close()
+    live, generation = nil, nil
   end)
 end
 function commands.close() finish(false) end

@@ -208,10 +208,10 @@ local function entrance(book, gen, family, chain, own, other)
   live(own.dir, "ORIGINAL")
   live(other.dir, "REPLY")
   neighbours(book, chain, family)
-  if own.dir == "out" then -- what LATTICE-DENY answers
-    book:add(chain, "-p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate RELATED --ctdir REPLY -j RETURN")
+  if own.dir == "out" then -- what LATTICE-DENY answers: only the kernel makes a reset that is RELATED
+    book:add(chain, "-p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate RELATED -j RETURN")
     book:add(chain, icmp .. (family == 4 and "-m icmp --icmp-type 3/13" or "-m icmp6 --icmpv6-type 1/1")
-      .. " -m conntrack --ctstate RELATED --ctdir REPLY -j RETURN")
+      .. " -m conntrack --ctstate RELATED -j RETURN")
   end
   -- errors that quote a flow which is not allowed; and what a helper expects is judged by itself, each packet of it
   book:add(chain, icmp .. "-m conntrack --ctstate RELATED -j DROP")
