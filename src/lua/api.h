@@ -64,6 +64,7 @@ struct lat_api {
 #define LAT_API_MODULES(X)                                                                         \
 	X(addr)                                                                                    \
 	X(api)                                                                                     \
+	X(bpf)                                                                                     \
 	X(caps)                                                                                    \
 	X(conntrack)                                                                               \
 	X(events)                                                                                  \
@@ -72,6 +73,7 @@ struct lat_api {
 	X(link)                                                                                    \
 	X(log)                                                                                     \
 	X(loop)                                                                                    \
+	X(map)                                                                                     \
 	X(netns)                                                                                   \
 	X(notify)                                                                                  \
 	X(peer)                                                                                    \

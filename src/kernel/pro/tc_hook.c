@@ -126,15 +126,14 @@ static int make_qdisc(struct lat_tc *tc)
 	return r;
 }
 
-/* Is there a filter on the hook? 1, 0, or negative errno. */
-static int has_filter(struct lat_tc *tc, uint32_t parent)
+int lat_tc_has_filter(uint32_t ifindex, uint32_t parent)
 {
 	struct {
 		struct nlmsghdr head;
 		struct tcmsg tc;
 	} ask = {
 		.head = { .nlmsg_len = sizeof(ask), .nlmsg_type = RTM_GETTFILTER, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
-		.tc = { .tcm_ifindex = (int)tc->ifindex, .tcm_parent = parent },
+		.tc = { .tcm_ifindex = (int)ifindex, .tcm_parent = parent },
 	};
 	lat_autoclose int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 	char buf[16384];
@@ -162,8 +161,8 @@ static void drop_qdisc(struct lat_tc *tc)
 {
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)tc->ifindex, .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
 
-	if (tc->config.made_qdisc && has_filter(tc, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)) == 0 &&
-		has_filter(tc, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)) == 0)
+	if (tc->config.made_qdisc && lat_tc_has_filter(tc->ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)) == 0 &&
+		lat_tc_has_filter(tc->ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)) == 0)
 		bpf_tc_hook_destroy(&hook);
 }
 

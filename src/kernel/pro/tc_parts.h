@@ -65,6 +65,8 @@ int lat_tc_attach(struct lat_tc *tc, bool no_tcx);
 int lat_tc_replace(struct lat_tc *tc); /* of an adopted device */
 void lat_tc_reopen(struct lat_tc *tc); /* finds the hooks of an adopted device, so that they can be detached */
 void lat_tc_detach(struct lat_tc *tc);
+/* Is there a filter on the clsact hook? 1, 0, or negative errno. */
+int lat_tc_has_filter(uint32_t ifindex, uint32_t parent);
 
 /* The live word. */
 int lat_tc_live_get(struct lat_tc *tc, uint64_t *word);
