@@ -321,9 +321,11 @@ static __always_inline int known(struct __sk_buff *skb, struct packet *p, struct
 __noinline int lat_make_flow(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now)
 {
 	struct lat_tc_flow flow = { .stamp = 0 };
+	struct lat_tc_key key; /* 6.1 takes no key from a caller's memory */
 
 	if (!p || !q)
 		return -1;
+	__builtin_memcpy(&key, &p->key, sizeof(key));
 	flow.stamp = LAT_TC_LIVE_STAMP(q->live);
 	flow.generation = q->generation;
 	flow.rule = q->rule;
@@ -341,7 +343,7 @@ __noinline int lat_make_flow(struct __sk_buff *skb, struct packet *p, struct que
 		flow.packets[DIR_IN] = 1;
 		flow.bytes[DIR_IN] = skb->len;
 	}
-	if (bpf_map_update_elem(&lat_flows, &p->key, &flow, BPF_ANY) == 0)
+	if (bpf_map_update_elem(&lat_flows, &key, &flow, BPF_ANY) == 0)
 		stat_add(LAT_TC_STAT_FLOWS);
 	return 0;
 }
