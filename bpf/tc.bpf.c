@@ -289,7 +289,9 @@ static __always_inline void note_end(struct packet *p, struct lat_tc_flow *flow)
 	}
 }
 
-/* A packet of a flow that the table has. */
+/* A packet of a flow that the table has. NOT_OF_IT: the flow is denied now, and this packet goes the other way: where
+ * nothing tells a beginning from an answer it is one of its own. */
+#define NOT_OF_IT 100
 static __always_inline int known(struct __sk_buff *skb, struct packet *p, struct lat_tc_flow *flow,
 	struct question *q, __u64 now)
 {
@@ -297,6 +299,8 @@ static __always_inline int known(struct __sk_buff *skb, struct packet *p, struct
 
 	if (flow->stamp != LAT_TC_LIVE_STAMP(q->live))
 		judge_again(skb, p, flow, q);
+	if (!passes(flow->action) && p->key.proto != PROTO_TCP && dir != flow->dir)
+		return NOT_OF_IT;
 	flow->seen_ns = now;
 	count(q->live, flow->count_row, skb->len);
 	if (!passes(flow->action)) {
@@ -418,8 +422,10 @@ static __always_inline int later(struct __sk_buff *skb, struct packet *p, struct
 {
 	struct lat_tc_flow *flow = lat_remembered(p, now) ? bpf_map_lookup_elem(&lat_flows, &p->key) : 0;
 
-	if (flow)
-		return known(skb, p, flow, q, now);
+	int verdict = flow ? known(skb, p, flow, q, now) : NOT_OF_IT;
+
+	if (verdict != NOT_OF_IT)
+		return verdict;
 	stat_add(LAT_TC_STAT_FRAGMENT);
 	return DROP;
 }
@@ -479,11 +485,14 @@ __noinline int lat_answer(struct __sk_buff *skb, struct packet *p, struct questi
 static __always_inline int by_flow(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now)
 {
 	struct lat_tc_flow *flow = p->untracked ? 0 : bpf_map_lookup_elem(&lat_flows, &p->key);
-	int other_way = 0;
+	int other_way = 0, verdict;
 
 	if (flow && now - flow->seen_ns <= patience(flow, p->key.proto)) {
-		if (!p->begins || (p->dir == flow->dir && !has_ended(flow) && passes(flow->action)))
-			return known(skb, p, flow, q, now);
+		if (!p->begins || (p->dir == flow->dir && !has_ended(flow) && passes(flow->action))) {
+			verdict = known(skb, p, flow, q, now);
+			if (verdict != NOT_OF_IT)
+				return verdict;
+		}
 		other_way = p->dir != flow->dir && !has_ended(flow) && passes(flow->action);
 	}
 	return unknown(skb, p, q, now, other_way);

@@ -194,13 +194,22 @@ void lat_image_fini(struct lat_tc_image *image)
 	memset(image, 0, sizeof(*image));
 }
 
-/* Puts the box where it belongs among those in order of rule; the last falls out of a full list. */
+static bool covers(const struct lat_tc_box *a, const struct lat_tc_box *b)
+{
+	return a->dir == b->dir && (a->proto == LAT_PROTO_ANY || a->proto == b->proto) && a->lo <= b->lo && a->hi >= b->hi;
+}
+
+/* Puts the box where it belongs among those in order of rule; the last falls out of a full list. One that an earlier rule
+ * covers is never met. */
 static void add_box(struct lat_tc_pin *pin, const struct lat_tc_box *box)
 {
 	uint32_t at = pin->count;
 
 	while (at > 0 && pin->boxes[at - 1].rule > box->rule)
 		at--;
+	for (uint32_t i = 0; i < at; i++)
+		if (covers(&pin->boxes[i], box))
+			return;
 	if (pin->count == LAT_TC_PIN_MOST) {
 		uint32_t out = at == pin->count ? box->rule : pin->boxes[pin->count - 1].rule;
 

@@ -741,6 +741,20 @@ static int l_ask(lua_State *L)
 	return 1;
 }
 
+static int l_run(lua_State *L)
+{
+	struct engine *e = check(L);
+	uint8_t dir = lat_lua_check_dir(L, 2, luaL_checkstring(L, 2));
+	size_t size;
+	const char *packet = luaL_checklstring(L, 3, &size);
+	int r = lat_tc_run(e->filter->tc[0], dir, packet, size);
+
+	if (r < 0)
+		return lat_push_errno(L, r, "run a packet through the program");
+	lua_pushboolean(L, r);
+	return 1;
+}
+
 static int l_status(lua_State *L)
 {
 	struct engine *e = check(L);
@@ -821,6 +835,8 @@ static const struct lat_api_function methods[] = {
 		"Cut the open flows that the policy in force denies." },
 	{ "ask", l_ask, "flow: lattice.tables.Flow", "lattice.tc.Answer?, string? error, string? code",
 		"What the loaded program says of a new flow, by a test run that leaves no trace." },
+	{ "run", l_run, "dir: \"out\"|\"in\", packet: string", "boolean? passed, string? error, string? code",
+		"A packet with its Ethernet header through the first device's program, with all traces of a real one." },
 	{ "status", l_status, "", "lattice.tc.Status[]?, string? error, string? code", "One entry a device." },
 	{ "rings", l_rings, "", "integer[]?, string? error, string? code",
 		"Descriptors of the event rings, one a device; they are the caller's." },

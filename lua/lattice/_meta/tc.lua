@@ -43,6 +43,14 @@ function Filter:cut(done) end
 ---@return string? code
 function Filter:ask(flow) end
 
+--- A packet with its Ethernet header through the first device's program, with all traces of a real one.
+---@param dir "out"|"in"
+---@param packet string
+---@return boolean? passed
+---@return string? error
+---@return string? code
+function Filter:run(dir, packet) end
+
 --- One entry a device.
 ---@return lattice.tc.Status[]?
 ---@return string? error
