@@ -16,4 +16,19 @@ int lat_cap_cgroup2(char *detail, size_t size);
 int lat_cap_bpf_tc(char *detail, size_t size);
 int lat_cap_bpf_cgroup(char *detail, size_t size);
 
+/* caps_tc.c */
+int lat_cap_tcx(char *detail, size_t size);
+int lat_cap_clsact(char *detail, size_t size);
+int lat_cap_bpf_ring(char *detail, size_t size);
+int lat_cap_bpf_lpm(char *detail, size_t size);
+int lat_cap_bpf_swap(char *detail, size_t size);
+
+/* caps_node.c */
+int lat_cap_iptables_nft(char *detail, size_t size);
+int lat_cap_iptables_legacy(char *detail, size_t size);
+int lat_cap_nflog(char *detail, size_t size);
+int lat_cap_ipset(char *detail, size_t size);
+int lat_cap_wireguard(char *detail, size_t size);
+int lat_cap_wireguard_go(char *detail, size_t size);
+
 #endif

@@ -3,7 +3,6 @@
 #include "lua/api.h"
 #include "kernel/map.h"
 #include "lua/l_map.h"
-#include "base/edition.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

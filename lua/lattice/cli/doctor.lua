@@ -100,6 +100,14 @@ local function try_run(findings, timeout_ms)
   return ok
 end
 
+local function print_node(node, out)
+  local parts = { #node.enforcers > 0 and "latticed could enforce by " .. table.concat(node.enforcers, ", else ")
+    or "latticed could not enforce anything" }
+  for _, why in ipairs(node.without) do parts[#parts + 1] = why end
+  parts[#parts + 1] = node.wireguard and "wf0 by " .. node.wireguard or "no WireGuard for wf0"
+  out:print(table.concat(parts, "; ") .. ".")
+end
+
 function M.run(args, out)
   if not args.timeout or args.timeout < 1 or args.timeout > 60000 then
     out:message("--timeout takes 1 to 60000 milliseconds")
@@ -109,14 +117,19 @@ function M.run(args, out)
   local missing = M.missing(findings)
   if #missing == 0 and not try_run(findings, args.timeout) then missing[1] = "run" end
   local can_run = #missing == 0
+  local ok = {}
+  for _, f in ipairs(findings) do ok[f.name] = f.ok end
+  local node = facts.node(ok, require("lattice.sys").version().edition)
   if args.json then
     local json = require "lattice.json"
-    out:json("doctor", { run = can_run, missing = json.array(missing), features = findings })
+    out:json("doctor", { run = can_run, missing = json.array(missing), features = findings,
+      node = { enforcers = json.array(node.enforcers), without = json.array(node.without), wireguard = node.wireguard } })
   else
     for _, f in ipairs(findings) do print_finding(f, out) end
     out:print("")
     out:print(can_run and out:paint("green", "lattice run works here.")
       or out:paint("red", "lattice run cannot work here: ") .. table.concat(missing, ", "))
+    print_node(node, out)
   end
   return can_run and 0 or 5
 end

@@ -39,6 +39,28 @@ describe("lattice doctor", function()
     assert.same({ "nfqueue" }, doctor.missing(findings { nfqueue = true, nfqueue_compat = true }))
   end)
 
+  it("says what latticed could use, and asks nothing of it for run", function()
+    local function node(edition, ...)
+      local ok = {}
+      for name in pairs(facts.facts) do ok[name] = true end
+      for _, name in ipairs({ ... }) do ok[name] = false end
+      return facts.node(ok, edition)
+    end
+    assert.same({ enforcers = { "ebpf (TCX)", "iptables (nft)" }, without = {}, wireguard = "kernel" }, node("pro"))
+    assert.same({ "ebpf (clsact)", "iptables (legacy, no events: no nflog)" },
+      node("pro", "tcx", "iptables_nft", "nflog").enforcers)
+    assert.same({ "ebpf: no bpf_ring, tcx or clsact", "iptables: no iptables_nft or iptables_legacy" },
+      node("pro", "tcx", "clsact", "bpf_ring", "iptables_nft", "iptables_legacy").without)
+    assert.equal("wireguard-go", node("pro", "wireguard").wireguard)
+    local community = node("community")
+    assert.same({ "iptables (nft)" }, community.enforcers)
+    assert.matches("^ebpf: a Pro feature", community.without[1])
+    for _, name in ipairs({ "tcx", "clsact", "bpf_ring", "bpf_lpm", "bpf_swap", "iptables_nft", "iptables_legacy", "nflog",
+      "ipset", "wireguard", "wireguard_go" }) do
+      assert.is_nil(facts.facts[name].required)
+    end
+  end)
+
   it("says that run cannot work when something it needs is missing", function()
     assert.same({ "user_namespace" }, doctor.missing(findings { user_namespace = true, landlock = true }))
     assert.same({}, doctor.missing(findings { landlock = true, bpf_tc = true, tun_device = true }))

@@ -67,6 +67,32 @@ M.facts = {
     how = "a tc program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
   bpf_cgroup = { needed_for = "kernel mode (pro)",
     how = "a cgroup/connect4 program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
+  tcx = { needed_for = "the ebpf enforcer's hooks (or clsact)",
+    how = "a program on lo of a network namespace counts a packet", fix = "Linux >= 6.6, as root; clsact serves" },
+  clsact = { needed_for = "the ebpf enforcer's hooks (or tcx)",
+    how = "the same by a clsact qdisc and a filter", fix = module_fix:format("-a sch_ingress cls_bpf") .. ", as root" },
+  bpf_ring = { needed_for = "the ebpf enforcer's events",
+    how = "a program writes into a ring buffer", fix = "Linux >= 5.8, as root" },
+  bpf_lpm = { needed_for = "the ebpf enforcer's tables",
+    how = "the longest prefix found in a trie", fix = "CONFIG_BPF_SYSCALL, as root" },
+  bpf_swap = { needed_for = "the ebpf enforcer's reload without a gap",
+    how = "a map of maps whose slot is changed", fix = "CONFIG_BPF_SYSCALL, as root" },
+  iptables_nft = { needed_for = "the iptables enforcer, NAT and FORWARD (or iptables_legacy)",
+    how = "a chain with state, a mark and REJECT in a network namespace, IPv4 and IPv6",
+    fix = "apt-get install iptables; "
+      .. module_fix:format("-a nft_compat xt_conntrack xt_connmark ipt_REJECT ip6t_REJECT") },
+  iptables_legacy = { needed_for = "the iptables enforcer, NAT and FORWARD (or iptables_nft)",
+    how = "the same by the legacy back end",
+    fix = "apt-get install iptables; " .. module_fix:format("-a ip_tables ip6_tables xt_conntrack xt_connmark") },
+  nflog = { needed_for = "the iptables enforcer's events",
+    how = "a packet of a rule with NFLOG received", fix = module_fix:format("-a xt_NFLOG nfnetlink_log") },
+  ipset = { needed_for = "nothing by itself: large policies of other tools",
+    how = "a set made and filled in a network namespace",
+    fix = "apt-get install ipset; " .. module_fix:format("-a ip_set ip_set_hash_net") },
+  wireguard = { needed_for = "wf0 in the kernel (or wireguard_go)",
+    how = "a wireguard device made in a network namespace", fix = module_fix:format("wireguard") },
+  wireguard_go = { needed_for = "wf0 where the kernel has no WireGuard (or wireguard)",
+    how = "wireguard-go --version", fix = "apt-get install wireguard-go" },
 }
 
 local function read(path)
@@ -75,6 +101,44 @@ local function read(path)
   local text = file:read("l")
   file:close()
   return text
+end
+
+-- What `latticed` would build on, from the strongest to the weakest.
+local hooks = { { "tcx", "TCX" }, { "clsact", "clsact" } }
+local backends = { { "iptables_nft", "nft" }, { "iptables_legacy", "legacy" } }
+local devices = { { "wireguard", "kernel" }, { "wireguard_go", "wireguard-go" } }
+
+local function pick(ok, list)
+  for _, row in ipairs(list) do
+    if ok[row[1]] then return row[2] end
+  end
+end
+
+--- What `latticed` could use here; the verdict on `lattice run` does not depend on it.
+---@param ok table<string, boolean>  by the name of the probe
+---@param edition string
+---@return { enforcers: string[], without: string[], wireguard: string? }
+function M.node(ok, edition)
+  local enforcers, without = {}, {}
+  local hook, backend = pick(ok, hooks), pick(ok, backends)
+  local lacking = {}
+  for _, name in ipairs({ "bpf_tc", "bpf_ring", "bpf_lpm", "bpf_swap" }) do
+    if not ok[name] then lacking[#lacking + 1] = name end
+  end
+  if not hook then lacking[#lacking + 1] = "tcx or clsact" end
+  if edition ~= "pro" then
+    without[1] = "ebpf: a Pro feature" .. (#lacking == 0 and ", which this host could run" or "")
+  elseif #lacking > 0 then
+    without[1] = "ebpf: no " .. table.concat(lacking, ", ")
+  else
+    enforcers[1] = ("ebpf (%s)"):format(hook)
+  end
+  if backend then
+    enforcers[#enforcers + 1] = ("iptables (%s%s)"):format(backend, ok.nflog and "" or ", no events: no nflog")
+  else
+    without[#without + 1] = "iptables: no iptables_nft or iptables_legacy"
+  end
+  return { enforcers = enforcers, without = without, wireguard = pick(ok, devices) }
 end
 
 --- Probes that begin in a user namespace: without one they say nothing of their own.
