@@ -5,6 +5,7 @@
 #include "loop/child.h"
 #include "lua/l_netns.h"
 #include "kernel/netns.h"
+#include "kernel/nftmon.h"
 #include "lua/runtime_impl.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,7 @@
 #define OUT_MAX (256u << 20)
 #define ARGS_MAX 16
 
-enum what { TEST, APPLY, SAVE, PROBE };
+enum what { TEST, APPLY, SAVE, LIST, PROBE };
 
 struct tables {
 	bool legacy;
@@ -63,7 +64,7 @@ static const struct lat_box_type tables_type = { "lattice.iptables.Tables", clos
 
 /* ---- the end of a child ---- */
 
-static const char *const tried[] = { "test", "apply", "read", "try" };
+static const char *const tried[] = { "test", "apply", "read", "read", "try" };
 
 /* "iptables-restore: line 12 failed" and the like, on one line and without the program's advice. */
 static void push_complaint(lua_State *L, const char *text)
@@ -132,7 +133,7 @@ static int deliver(lua_State *L)
 	lua_pop(L, 1);
 	if (r->error != 0 || r->signal != 0 || r->status != 0) {
 		n = push_failure(L, &copy, r);
-	} else if (copy.what == SAVE || copy.what == PROBE) {
+	} else if (copy.what >= SAVE) {
 		lua_pushlstring(L, r->out, r->out_len);
 		n = 1;
 	} else {
@@ -271,6 +272,27 @@ static int l_save(lua_State *L)
 	return start(L, &call, &how, 0, 4);
 }
 
+static int l_list(lua_State *L)
+{
+	struct tables *t = lat_box_check(L, 1, &tables_type);
+	struct run how = { .what = LIST, .family = family_of(L, 2), .legacy = t->legacy };
+	const char *chain = luaL_checkstring(L, 3);
+	struct call call = { .argc = 0 };
+
+	luaL_argcheck(L, chain[0] && chain[0] != '-' && strlen(chain) < 29, 3, "name of a chain expected");
+	luaL_checktype(L, 4, LUA_TFUNCTION);
+	snprintf(call.program, sizeof(call.program), "%s-%s", how.family == 6 ? "ip6tables" : "iptables",
+		t->legacy ? "legacy" : "nft");
+	if (t->netns >= 0)
+		enter_netns(&call, t->netns);
+	add(&call, call.program);
+	add(&call, "-w");
+	add(&call, LOCK_WAIT);
+	add(&call, "-S");
+	add(&call, chain);
+	return start(L, &call, &how, 0, 4);
+}
+
 static int l_backend(lua_State *L)
 {
 	struct tables *t = lat_box_check(L, 1, &tables_type);
@@ -326,6 +348,56 @@ static int l_probe(lua_State *L)
 	return start(L, &call, &how, 3, 4);
 }
 
+/* ---- news ---- */
+
+struct changes {
+	int fd;
+};
+
+static void close_changes(void *object)
+{
+	struct changes *c = object;
+
+	close(c->fd);
+	free(c);
+}
+
+static const struct lat_box_type changes_type = { "lattice.iptables.Changes", close_changes };
+
+static int l_changes(lua_State *L)
+{
+	struct lat_box *box = lat_box_new(L, &changes_type);
+	struct changes *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return lat_push_errno(L, ENOMEM, "watch the rules");
+	c->fd = lat_nftmon_open();
+	if (c->fd < 0) {
+		int r = c->fd;
+
+		free(c);
+		return lat_push_errno(L, r, "watch the rules");
+	}
+	lat_box_fill(L, box, c);
+	return 1;
+}
+
+static int l_changes_fd(lua_State *L)
+{
+	struct changes *c = lat_box_check(L, 1, &changes_type);
+
+	lua_pushinteger(L, c->fd);
+	return 1;
+}
+
+static int l_drain(lua_State *L)
+{
+	struct changes *c = lat_box_check(L, 1, &changes_type);
+
+	lua_pushboolean(L, lat_nftmon_drain(c->fd));
+	return 1;
+}
+
 static const struct lat_api_function functions[] = {
 	{ "open", l_open, "backend: \"nft\"|\"legacy\", netns?: lattice.netns.Namespace",
 		"lattice.iptables.Tables?, string? error, string? code",
@@ -335,6 +407,14 @@ static const struct lat_api_function functions[] = {
 		"done: fun(saved: string?, error: string?, code: string?)",
 		"true?, string? error, string? code",
 		"Apply the text in a new network namespace and read it back; the namespace ends with that." },
+	{ "changes", l_changes, "", "lattice.iptables.Changes?, string? error, string? code",
+		"News that the rules of the nft back end have changed, by whomever; the legacy tables tell none." },
+	{ 0 },
+};
+
+static const struct lat_api_function changes_methods[] = {
+	{ "fd", l_changes_fd, "", "integer", "Readable when something has changed; the box closes it." },
+	{ "drain", l_drain, "", "boolean", "Take the news; true when there were any." },
 	{ 0 },
 };
 
@@ -348,11 +428,15 @@ static const struct lat_api_function methods[] = {
 		"family: 4|6, table: \"filter\"|\"nat\"|\"mangle\"|\"raw\"|\"security\", "
 		"done: fun(text: string?, error: string?, code: string?)",
 		"true?, string? error, string? code", "Read a table back, with the counters of each rule." },
+	{ "list", l_list,
+		"family: 4|6, chain: string, done: fun(text: string?, error: string?, code: string?)",
+		"true?, string? error, string? code", "Read one chain of the filter table, as iptables -S writes it." },
 	{ "backend", l_backend, "", "\"nft\"|\"legacy\"", "Which back end they are." },
 	{ 0 },
 };
 
 static const struct lat_api_class classes[] = {
+	{ "lattice.iptables.Changes", "News of changed rules.", &changes_type, changes_methods, NULL },
 	{ "lattice.iptables.Run", "A child process that runs; held by the loop.", &run_type, NULL, NULL },
 	{ "lattice.iptables.Tables", "The tables of one back end.", &tables_type, methods, NULL },
 	{ 0 },

@@ -7,6 +7,8 @@
 local addr = require("lattice.policy.addr")
 local backend = require("lattice.enforcer.iptables.backend")
 local flows = require("lattice.enforcer.iptables.flows")
+local force = require("lattice.enforcer.iptables.force")
+local guard = require("lattice.enforcer.iptables.guard")
 local iptables = require("lattice.iptables")
 local read = require("lattice.enforcer.iptables.read")
 local task = require("lattice.enforcer.iptables.task")
@@ -16,10 +18,8 @@ local walk = require("lattice.enforcer.iptables.walk")
 local M = { name = "iptables" }
 
 ---@class lattice.enforcer.Iptables: lattice.enforcer.Enforcer
-local Iptables = {}
+local Iptables = setmetatable({}, { __index = force.Methods })
 Iptables.__index = Iptables
-
-local TARGETS = { ["LATTICE-IN"] = true, ["LATTICE-OUT"] = true }
 
 --- Tries both back ends in a namespace of their own.
 function M.probe(done)
@@ -30,93 +30,7 @@ function M.probe(done)
   end, done)
 end
 
--- ---- steps of tasks ----
-
-local function must(value, err, code)
-  if value == nil then task.fail(err, code) end
-  return value
-end
-
-function Iptables:save(family)
-  local saved = must(task.wait(function(done) return self.tables:save(family, "filter", done) end))
-  return read.parse(saved)
-end
-
-function Iptables:restore(family, book, gone, hooks)
-  return task.wait(function(done)
-    return self.tables:apply(family, text.transaction(book, gone, hooks or {}), done)
-  end)
-end
-
-function Iptables:hooks(now)
-  local wanted = { INPUT = {}, FORWARD = {}, OUTPUT = {} }
-  local function add(chain, flag, device, target)
-    local list = wanted[chain]
-    list[#list + 1] = ("%s %s -m comment --comment lattice -j %s"):format(flag, device, target)
-  end
-  for _, device in ipairs(self.devices) do
-    add("INPUT", "-i", device, "LATTICE-IN")
-    add("FORWARD", "-i", device, "LATTICE-IN")
-    add("FORWARD", "-o", device, "LATTICE-OUT")
-    add("OUTPUT", "-o", device, "LATTICE-OUT")
-  end
-  for chain, list in pairs(wanted) do
-    if not now.chains[chain] then -- nft makes the tables' own chains when they are first needed
-      now.names[#now.names + 1], now.chains[chain] = chain, {}
-    end
-    wanted[chain] = list
-  end
-  return read.hooks(now, wanted, TARGETS)
-end
-
--- What is ours in `now` and not in `book`.
-local function gone(now, book)
-  local list = {}
-  for _, name in ipairs(read.ours(now)) do
-    if not book.lines[name] then list[#list + 1] = name end
-  end
-  return list
-end
-
--- Our chains as they were read: to put them back.
-local function book_of(now)
-  local book = text.book()
-  for _, name in ipairs(read.ours(now)) do
-    book:chain(name)
-    for _, rule in ipairs(now.chains[name]) do book:add(name, rule.text) end
-  end
-  return book
-end
-
--- Puts `books` in force in all families, or nothing: what was there is put back. Gives what was there before.
-function Iptables:swap(books)
-  local before = {}
-  for _, family in ipairs(self.families) do before[family] = self:save(family) end
-  local done = {}
-  for _, family in ipairs(self.families) do
-    local ok, err, code = self:restore(family, books[family], gone(before[family], books[family]),
-      self:hooks(before[family]))
-    if not ok then
-      for _, other in ipairs(done) do self:put_back(other, before[other], books[other]) end
-      task.fail(err, code)
-    end
-    done[#done + 1] = family
-  end
-  return before
-end
-
-function Iptables:put_back(family, before, book)
-  local old, extra = book_of(before), {}
-  for _, name in ipairs(book.names) do
-    if not old.lines[name] then extra[#extra + 1] = name end
-  end
-  if not old.lines["LATTICE-OUT"] then old, extra = text.closed(family), gone(book, text.closed(family)) end
-  local ok, err = self:restore(family, old, extra)
-  if not ok then
-    self.log("error", ("IPv%d: the rules from before cannot be put back: %s; all is refused"):format(family, err))
-    self:restore(family, text.closed(family), {})
-  end
-end
+local must = force.must
 
 -- One call at a time: the next waits for the one before.
 function Iptables:turn(fn, done)
@@ -160,7 +74,11 @@ function M.open(options, done)
       self.tables:close()
       error(err, 0)
     end
-    if self.events then self.events:nflog(text.GROUP) end
+    if self.events then
+      local heard, problem = self.events:nflog(text.GROUP)
+      if heard == nil and problem then self.log("error", "iptables: no events: " .. problem) end
+    end
+    self.guard = guard.new(name, function(checked) self:check(checked) end)
     return self
   end, done)
 end
@@ -204,12 +122,17 @@ function Iptables:plan(old, new)
   return { rules_added = added, rules_removed = removed }
 end
 
+function Iptables:compile(policy, mark)
+  return text.compile(policy, { mark = mark or self.mark, temporary = self.temporary_rules, pins = self.pins },
+    task.ticker())
+end
+
 function Iptables:apply(new, done)
   self:turn(function()
     local mark = (self.mark or 0) % text.MARKS + 1
     self.given = self.given + 1
     if self.given >= text.MARKS then flows.free(mark, self.mark or 0, task.ticker()) end
-    local gen = text.compile(new, { mark = mark, temporary = self.temporary_rules, pins = self.pins }, task.ticker())
+    local gen = self:compile(new, mark)
     self:swap(gen.books)
     self.gen, self.mark, self.number, self.policy, self.keep = gen, mark, gen.number, new, gen.keep
     local rules = 0
@@ -336,13 +259,15 @@ end
 function Iptables:clear()
   for _, family in ipairs(self.families) do
     local now = self:save(family)
-    local lines = read.hooks(now, { INPUT = {}, FORWARD = {}, OUTPUT = {} }, TARGETS)
+    local lines = read.hooks(now, { INPUT = {}, FORWARD = {}, OUTPUT = {} }, force.TARGETS)
     local names = read.ours(now)
     if #names > 0 or #lines > 0 then must(self:restore(family, text.book(), names, lines)) end
   end
 end
 
 function Iptables:close(keep, done)
+  self.closing = true
+  self.guard:close()
   self:turn(function()
     if not keep then self:clear() end
     self.tables:close()
