@@ -229,6 +229,68 @@ for line in sys.stdin:
       assert.equal("104", talker:expect("ended (%w+)"))
     end)
 
+    it("loses nothing that is always allowed and leaks nothing that is always denied, over reloads", function()
+      local sink = nodes:start("peer", { "python3", "-c", [[
+import select, socket
+socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+for s, port in zip(socks, (7001, 7002, 7009)):
+    s.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
+    s.bind(("203.0.113.2", port))
+print("listening", flush=True)
+count = [0, 0, 0]
+while not count[2]:
+    for s in select.select(socks, [], [])[0]:
+        s.recv(100)
+        count[socks.index(s)] += 1
+print("got", count[0], count[1], flush=True)
+]] })
+      sink:expect("listening")
+      local rules = {}
+      for i = 1, 400 do rules[i] = ('deny "tcp to 10.%d.0.0/16 port %d"\n'):format(i % 250, i) end
+      local policy = table.concat(rules) .. 'default "deny"\nallow "udp to any port 7001, 7009"\n'
+      steps:ask("open")
+      steps:apply(1, policy)
+      local sender = nodes:start("node", { "python3", "-c", [[
+import select, socket, sys, time
+allowed, denied, last = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3)]
+sent, stop = 0, False
+print("sending", flush=True)
+while not stop:
+    if sent % 100 == 0:  # a new flow now and then
+        allowed.close()
+        allowed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for s, port in ((allowed, 7001), (denied, 7002)):
+        try:
+            s.sendto(b"x", ("203.0.113.2", port))
+        except OSError:
+            pass
+    sent += 1
+    stop = bool(select.select([sys.stdin], [], [], 0.0005)[0])
+print("sent", sent, flush=True)
+last.sendto(b"x", ("203.0.113.2", 7009))
+]] }, { stdin = "open" })
+      sender:expect("sending")
+      for i = 2, 16 do steps:apply(i, policy .. ('allow "tcp to 10.0.0.1 port %d"\n'):format(i)) end
+      sender:write("end\n")
+      local sent = math.tointeger(sender:expect("sent (%d+)"))
+      local got, leaked = sink:expect("got (%d+ %d+)"):match("(%d+) (%d+)")
+      assert.is_true(sent > 200)
+      assert.equal(sent, math.tointeger(got))
+      assert.equal(0, math.tointeger(leaked))
+    end)
+
+    it("refuses flows beyond the rate of a rule", function()
+      local server = serve("203.0.113.2", "7001")
+      steps:ask("open")
+      steps:apply(1, 'default "deny"\nallow { proto = "tcp", to = "any", port = 7001, rate = 3 }')
+      local opened = 0
+      for _ = 1, 8 do
+        if client("203.0.113.2", "7001").out:match("^open") then opened = opened + 1 end
+      end
+      assert.is_true(opened >= 3 and opened <= 6, opened .. " of 8 passed")
+      server:kill("sigkill")
+    end)
+
     it("keeps open connections where the policy says so", function()
       serve("203.0.113.2", "7001", "7002")
       steps:ask("open")

@@ -102,7 +102,10 @@ function Iptables:begin(adopt)
   end
   local books = {}
   for _, family in ipairs(self.families) do books[family] = text.closed(family) end
-  self:swap(books)
+  local ok, err = pcall(self.swap, self, books)
+  if ok then return end
+  if not self.mark then pcall(self.clear, self) end -- nothing of ours was there: nothing stays
+  error(err, 0)
 end
 
 function Iptables:plan(old, new)
