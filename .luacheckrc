@@ -15,6 +15,11 @@ files["tests/golden/*.lua"] = { read_globals = policy_words }
 -- broken on purpose
 exclude_files = { "tests/lua/hostile/*.lua" }
 files["examples/**/*.lua"] = { read_globals = policy_words }
+-- and the agent's configuration of these (lua/lattice/agent/words.lua)
+files["examples/**/lattice.lua"] = { read_globals = {
+  "device", "policy", "enforcer", "nat", "forward", "names", "audit", "file", "syslog", "unix", "on", "control", "pins",
+  "group",
+} }
 
 -- stubs for editors: signatures without bodies
 files["lua/lattice/policy/_meta/*.lua"] = { max_line_length = false, ignore = { "111", "131" } }

@@ -6,35 +6,21 @@
 #include <netlink/genl/ctrl.h>
 #include <netlink/genl/genl.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define MESSAGE 16384 /* bytes that we put into one */
+#define RECEIVE 65536 /* more than the kernel puts into one */
 /* What a peer and an allowed address take at most, with all headers. */
 #define PEER_ROOM 256
 #define ALLOWED_ROOM 64
 
 struct call {
 	struct nl_sock *sk;
-	int family, error;
-	bool done;
+	int family;
 	/* of a get */
 	struct lat_wg wg;
 	struct lat_wg_peer *peer; /* the last one, which the next message may go on with */
 };
-
-static int on_end(struct nl_msg *msg, void *arg)
-{
-	((struct call *)arg)->done = true;
-	return NL_STOP;
-}
-
-static int on_error(struct sockaddr_nl *from, struct nlmsgerr *e, void *arg)
-{
-	struct call *c = arg;
-
-	c->error = e->error;
-	c->done = true;
-	return NL_STOP;
-}
 
 /* The keys in a message must not stay in freed memory. */
 static void drop(struct nl_msg *msg)
@@ -56,29 +42,54 @@ static int open_call(struct call *c)
 	return c->family < 0 ? -EOPNOTSUPP : 0;
 }
 
-/* Sends msg (taken) and reads what comes until the kernel's last word. */
-static int talk(struct call *c, struct nl_msg *msg, nl_recvmsg_msg_cb_t on_valid)
-{
-	struct nl_cb *cb = nl_cb_alloc(NL_CB_CUSTOM);
-	int r;
+typedef int message_fn(struct call *c, struct nlmsghdr *h);
 
-	if (!cb) {
-		drop(msg);
-		return -ENOMEM;
+/* One datagram of answers. 1: it held the last word, whose error is *error. */
+static int read_answers(struct call *c, uint8_t *buf, ssize_t size, uint32_t seq, message_fn *fn, int *error)
+{
+	struct nlmsghdr *h = (struct nlmsghdr *)buf;
+	int left = (int)size;
+
+	for (; nlmsg_ok(h, left); h = nlmsg_next(h, &left)) {
+		if (h->nlmsg_seq != seq)
+			continue;
+		if (h->nlmsg_type == NLMSG_ERROR || h->nlmsg_type == NLMSG_DONE) {
+			/* both begin with the error; a DONE may come without */
+			*error = nlmsg_datalen(h) >= (int)sizeof(int) ? *(const int *)nlmsg_data(h) : 0;
+			return 1;
+		}
+		if (fn && h->nlmsg_type >= NLMSG_MIN_TYPE) {
+			int r = fn(c, h);
+
+			if (r < 0)
+				return r;
+		}
 	}
-	c->done = false;
-	c->error = 0;
-	if (on_valid)
-		nl_cb_set(cb, NL_CB_VALID, NL_CB_CUSTOM, on_valid, c);
-	nl_cb_set(cb, NL_CB_FINISH, NL_CB_CUSTOM, on_end, c);
-	nl_cb_set(cb, NL_CB_ACK, NL_CB_CUSTOM, on_end, c);
-	nl_cb_err(cb, NL_CB_CUSTOM, on_error, c);
-	r = nl_send_auto(c->sk, msg);
+	return 0;
+}
+
+/* Sends msg (taken) and reads what comes until the kernel's last word. By hand: a dump holds the private key, and libnl frees
+ * what it received as it is. */
+static int talk(struct call *c, struct nl_msg *msg, message_fn *fn)
+{
+	uint8_t *buf = malloc(RECEIVE);
+	int r = buf ? nl_send_auto(c->sk, msg) : -ENOMEM, error = 0;
+	uint32_t seq = nlmsg_hdr(msg)->nlmsg_seq;
+
 	drop(msg);
-	while (r >= 0 && !c->done)
-		r = nl_recvmsgs(c->sk, cb);
-	nl_cb_put(cb);
-	return c->error ? c->error : r < 0 ? -EIO : 0;
+	if (!buf)
+		return -ENOMEM;
+	r = r < 0 ? -EIO : 0;
+	while (r == 0) {
+		ssize_t n = recv(nl_socket_get_fd(c->sk), buf, RECEIVE, MSG_TRUNC);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		r = n < 0 ? -errno : n > RECEIVE ? -EMSGSIZE : read_answers(c, buf, n, seq, fn, &error);
+	}
+	explicit_bzero(buf, RECEIVE);
+	free(buf);
+	return r < 0 ? r : error;
 }
 
 static struct nl_msg *begin(const struct call *c, const char *name, int command, int flags)
@@ -168,14 +179,13 @@ static int get_peer(struct call *c, struct nlattr *nest)
 	return tb[WGPEER_A_ALLOWEDIPS] ? get_allowed(tb[WGPEER_A_ALLOWEDIPS], c->peer) : 0;
 }
 
-static int on_device(struct nl_msg *msg, void *arg)
+static int on_device(struct call *c, struct nlmsghdr *h)
 {
 	struct nlattr *tb[WGDEVICE_A_MAX + 1], *one;
-	struct call *c = arg;
 	int left, r = 0;
 
-	if (genlmsg_parse(nlmsg_hdr(msg), 0, tb, WGDEVICE_A_MAX, NULL) < 0)
-		return NL_SKIP;
+	if (genlmsg_parse(h, 0, tb, WGDEVICE_A_MAX, NULL) < 0)
+		return -EBADMSG;
 	if (get_key(tb[WGDEVICE_A_PRIVATE_KEY], c->wg.private_key))
 		c->wg.set_private = true;
 	get_key(tb[WGDEVICE_A_PUBLIC_KEY], c->wg.public_key);
@@ -190,13 +200,7 @@ static int on_device(struct nl_msg *msg, void *arg)
 				break;
 		}
 	}
-	explicit_bzero(nlmsg_data(nlmsg_hdr(msg)), (size_t)nlmsg_datalen(nlmsg_hdr(msg)));
-	if (r < 0) {
-		c->error = r;
-		c->done = true;
-		return NL_STOP;
-	}
-	return NL_OK;
+	return r;
 }
 
 int lat_wg_kernel_get(const char *name, struct lat_wg *out)

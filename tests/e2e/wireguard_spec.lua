@@ -195,12 +195,13 @@ for i in range(64): sys.stdout.buffer.write(bytes([i]) * 1048576)' | tee /dev/st
     local _, peer_public = nodes:keys()
     local device = node_config(nodes, peer_public)
     nodes:sh("node", "ip link add wf0 type veth peer name other; ip addr add 192.0.2.1/24 dev wf0")
-    local before = nodes:sh("node", "ip -o addr; ip -o link")
+    local function everything() return (nodes:sh("node", "ip -o addr; ip -o link"):gsub(" tentative", "")) end
+    local before = everything()
     local agent = start(nodes, device):wait()
     assert.matches("cannot: there is a device 'wf0' already, and latticed did not make it: remove it "
       .. "%(ip link delete wf0%), or guard it as it is", agent.out)
     assert.matches("EEXIST", agent.out)
-    assert.equal(before, nodes:sh("node", "ip -o addr; ip -o link"))
+    assert.equal(before, everything())
     nodes:sh("node", "ip link delete wf0")
     local first = start(nodes, device)
     first:expect("up\n")
