@@ -8,11 +8,15 @@
 #define MEMORY_DEFAULT 4096
 /* Events of a generation may come after the flip to the next one; with three, two quick reloads are named rightly. */
 #define GENERATIONS 3
+#define LOSS_NS (20 * LAT_NS_PER_MS) /* between two records of losses, so that a flood makes few */
 
 struct lat_pump {
 	struct lat_audit *audit;
 	struct lat_policy *policies[GENERATIONS]; /* newest first; NULL: none */
 	struct lat_pump_counters counters;
+	struct lat_event loss; /* packets: not told yet, in one record */
+	const char *loss_why;
+	uint64_t loss_told_ns;
 	uint64_t next;
 	size_t size;
 	struct lat_event *kept;
@@ -39,21 +43,6 @@ int lat_pump_new(const struct lat_pump_options *options, struct lat_pump **out, 
 	}
 	*out = p;
 	return 0;
-}
-
-uint64_t lat_pump_free(struct lat_pump *p, int timeout_ms)
-{
-	uint64_t lost = 0;
-
-	if (!p)
-		return 0;
-	if (p->audit)
-		lost = lat_audit_stop(p->audit, timeout_ms);
-	for (size_t i = 0; i < GENERATIONS; i++)
-		lat_policy_unref(p->policies[i]);
-	free(p->kept);
-	free(p);
-	return lost;
 }
 
 void lat_pump_generation(struct lat_pump *p, struct lat_policy *policy)
@@ -125,6 +114,47 @@ static void begin_record(struct lat_record *r, uint8_t kind)
 	r->name[0] = r->where[0] = r->text[0] = '\0';
 }
 
+static void put_loss(struct lat_pump *p)
+{
+	struct lat_event_rule rule;
+	struct lat_record r;
+
+	begin_record(&r, LAT_RECORD_LOSS);
+	r.lost = p->loss.packets;
+	r.rule = p->loss.rule;
+	r.generation = p->loss.generation;
+	if (r.rule) {
+		lat_pump_rule(p, &p->loss, &rule);
+		put_text(r.where, sizeof(r.where), rule.where);
+	}
+	put_text(r.text, sizeof(r.text), p->loss_why);
+	lat_audit_emit(p->audit, &r);
+	p->loss.packets = 0;
+	p->loss_told_ns = lat_now_ns();
+}
+
+bool lat_pump_flush(struct lat_pump *p)
+{
+	if (p->loss.packets && lat_now_ns() - p->loss_told_ns >= LOSS_NS)
+		put_loss(p);
+	return p->loss.packets != 0;
+}
+
+/* e: a LOSS event, or NULL. Losses of one kind add up until they are told. */
+static void write_loss(struct lat_pump *p, uint64_t count, const struct lat_event *e, const char *why)
+{
+	uint32_t rule = e ? e->rule : 0, generation = e ? e->generation : 0;
+
+	if (!p->audit || !count)
+		return;
+	if (p->loss.packets && (p->loss.rule != rule || p->loss.generation != generation || p->loss_why != why))
+		put_loss(p);
+	p->loss.rule = rule;
+	p->loss.generation = generation;
+	p->loss_why = why;
+	p->loss.packets += count;
+}
+
 static void write_event(struct lat_pump *p, const struct lat_event *e)
 {
 	uint8_t kind = e->kind == LAT_EVENT_CLOSE ? LAT_RECORD_CLOSE : LAT_RECORD_VERDICT;
@@ -133,6 +163,7 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 
 	if (!lat_audit_wants(p->audit, kind, e->action))
 		return;
+	lat_pump_flush(p);
 	lat_pump_rule(p, e, &rule);
 	if (!rule.log && e->action == LAT_ACTION_ALLOW)
 		return;
@@ -152,24 +183,21 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 	lat_audit_emit(p->audit, &r);
 }
 
-static void write_loss(struct lat_pump *p, uint64_t count, const struct lat_event *e, const char *why)
+uint64_t lat_pump_free(struct lat_pump *p, int timeout_ms)
 {
-	struct lat_event_rule rule;
-	struct lat_record r;
+	uint64_t lost = 0;
 
-	if (!p->audit || !count)
-		return;
-	begin_record(&r, LAT_RECORD_LOSS);
-	r.lost = count;
-	if (e && e->rule) {
-		lat_pump_rule(p, e, &rule);
-		r.rule = e->rule;
-		put_text(r.where, sizeof(r.where), rule.where);
-	}
-	if (e)
-		r.generation = e->generation;
-	put_text(r.text, sizeof(r.text), why);
-	lat_audit_emit(p->audit, &r);
+	if (!p)
+		return 0;
+	if (p->audit && p->loss.packets)
+		put_loss(p);
+	if (p->audit)
+		lost = lat_audit_stop(p->audit, timeout_ms);
+	for (size_t i = 0; i < GENERATIONS; i++)
+		lat_policy_unref(p->policies[i]);
+	free(p->kept);
+	free(p);
+	return lost;
 }
 
 /* Everything that something further on uses as an index or takes for granted. */

@@ -42,8 +42,11 @@ void lat_pump_rule(const struct lat_pump *pump, const struct lat_event *event, s
 
 /* 0; -EINVAL: no event (counted). The bytes need no alignment; what was taken is copied to *copy (or NULL). */
 int lat_pump_take(struct lat_pump *pump, const void *data, size_t size, struct lat_event *copy);
-/* The reader missed `count` events, in the kernel or here; why: for the record. */
+/* The reader missed `count` events, in the kernel or here; why: a constant, for the record. */
 void lat_pump_lost(struct lat_pump *pump, uint64_t count, bool in_kernel, const char *why);
+
+/* Losses are told in one record for a moment's worth of them: writes it when it is due. true: one waits to become due. */
+bool lat_pump_flush(struct lat_pump *pump);
 
 /* Verdicts and ends are numbered from 0 as they come; the last `memory` of them can be had. */
 uint64_t lat_pump_next(const struct lat_pump *pump);  /* the number that comes next */

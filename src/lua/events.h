@@ -11,8 +11,9 @@
 #define LAT_EVENTS_WATCHERS 64
 
 struct lat_events_handler {
-	char *name, *before, *after;
-	unsigned trips;     /* batches that it was stopped in */
+	char *name, *before, *after; /* name NULL: the slot is free */
+	unsigned trips;     /* batches that it was stopped in, of late */
+	uint64_t tripped_ns; /* the last of them */
 	bool noted, gone;   /* an error of it is in the audit; dropped */
 	uint64_t spent_ns;  /* in this stay behind the door */
 };
@@ -41,7 +42,7 @@ struct lat_events {
 	struct lat_event batch[LAT_EVENTS_BATCH];
 	unsigned count;
 	struct lat_events_handler handlers[LAT_ORDER_MAX];
-	size_t order[LAT_ORDER_MAX], handler_count;
+	size_t order[LAT_ORDER_MAX], handler_count; /* slots of the handlers, in their order */
 	struct lat_events_watcher watchers[LAT_EVENTS_WATCHERS];
 	uint64_t watch_serial;
 	size_t running[LAT_ORDER_MAX], running_count; /* the order of this batch */
@@ -71,6 +72,7 @@ void lat_events_end_record(struct lat_events *s);
 void lat_events_forget_handlers(struct lat_events *s);
 /* Methods of the source. */
 int lat_events_on(lua_State *L);
+int lat_events_off(lua_State *L);
 int lat_events_handlers(lua_State *L);
 int lat_events_ring(lua_State *L);
 int lat_events_nflog(lua_State *L);

@@ -11,6 +11,7 @@
 
 #define MEMORY (64u << 20) /* more than the state holds before the batch */
 #define MAX_TRIPS 3
+#define FORGIVEN_NS (60 * LAT_NS_PER_SEC) /* after so long without a trip the earlier ones are forgotten */
 #define WATCH_BURST 256    /* events of a batch that one watcher gets; the rest is counted */
 
 void lat_events_note(struct lat_events *s, const char *what, const char *name, const char *text)
@@ -230,6 +231,20 @@ static int call_watcher(lua_State *L)
 
 /* ---- the stay ---- */
 
+/* A handler was stopped; one that is stopped again and again is dropped. */
+static void blame(struct lat_events *s, struct lat_events_handler *h, const char *text)
+{
+	uint64_t now = lat_now_ns();
+
+	if (now - h->tripped_ns > FORGIVEN_NS)
+		h->trips = 0;
+	h->tripped_ns = now;
+	h->gone = ++h->trips >= MAX_TRIPS;
+	if (!h->noted || h->gone)
+		lat_events_note(s, h->gone ? "dropped: handler" : "handler", h->name, text);
+	h->noted = true;
+}
+
 static void run_handler(lua_State *L, struct lat_events *s, int base)
 {
 	size_t slot = s->running[s->at];
@@ -244,14 +259,13 @@ static void run_handler(lua_State *L, struct lat_events *s, int base)
 	status = lua_pcall(L, 2, 0, 0);
 	h->spent_ns += lat_now_ns() - begin;
 	if (status != LUA_OK && !s->rt->tripped) {
+		const char *text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "it failed";
+
 		if (status == LUA_ERRMEM)
-			h->trips++;
-		if (!h->noted || h->trips >= MAX_TRIPS) {
-			h->noted = true;
-			h->gone = h->trips >= MAX_TRIPS;
-			lat_events_note(s, h->gone ? "dropped: handler" : "handler", h->name,
-				lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "it failed");
-		}
+			blame(s, h, text);
+		else if (!h->noted)
+			lat_events_note(s, "handler", h->name, text);
+		h->noted = true;
 	}
 	lua_settop(L, base + LAT_EVENTS_WATCHES);
 }
@@ -297,9 +311,12 @@ static void charge(struct lat_events *s, const struct lat_rt_error *err)
 {
 	struct lat_events_handler *worst = NULL;
 
-	for (size_t i = 0; i < s->handler_count; i++)
-		if (s->handlers[i].spent_ns && (!worst || s->handlers[i].spent_ns > worst->spent_ns))
-			worst = &s->handlers[i];
+	for (size_t i = 0; i < s->running_count; i++) {
+		struct lat_events_handler *h = &s->handlers[s->running[i]];
+
+		if (h->spent_ns && (!worst || h->spent_ns > worst->spent_ns))
+			worst = h;
+	}
 	if (s->at > s->running_count) { /* it was a watcher that was stopped */
 		struct lat_events_watcher *w = &s->watchers[s->at - s->running_count - 1];
 
@@ -310,19 +327,15 @@ static void charge(struct lat_events *s, const struct lat_rt_error *err)
 			return;
 		}
 	}
-	if (!worst)
-		return;
-	worst->gone = ++worst->trips >= MAX_TRIPS;
-	if (!worst->noted || worst->gone)
-		lat_events_note(s, worst->gone ? "dropped: handler" : "handler", worst->name, err->text);
-	worst->noted = true;
+	if (worst)
+		blame(s, worst, err->text);
 }
 
 static bool anything_to_do(const struct lat_events *s)
 {
 	if (s->count)
 		for (size_t i = 0; i < s->handler_count; i++)
-			if (!s->handlers[i].gone)
+			if (!s->handlers[s->order[i]].gone)
 				return true;
 	for (size_t i = 0; i < LAT_EVENTS_WATCHERS; i++)
 		if (s->watchers[i].used && s->watchers[i].next < lat_pump_next(s->pump))
@@ -342,8 +355,8 @@ void lat_events_deliver(struct lat_events *s)
 		for (s->at = 0; s->at < s->running_count + LAT_EVENTS_WATCHERS && !s->closing;) {
 			size_t was = s->at;
 
-			for (size_t i = 0; i < s->handler_count; i++)
-				s->handlers[i].spent_ns = 0;
+			for (size_t i = 0; i < s->running_count; i++)
+				s->handlers[s->running[i]].spent_ns = 0;
 			lat_rt_set_limits(s->rt, &limits);
 			if (lat_rt_enter(s->rt, deliver, s, &err) == 0)
 				break;
@@ -356,4 +369,6 @@ void lat_events_deliver(struct lat_events *s)
 		lat_rt_set_limits(s->rt, &keep);
 	}
 	s->count = 0;
+	if (!s->closing)
+		lat_pump_flush(s->pump);
 }

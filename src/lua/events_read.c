@@ -16,6 +16,7 @@
 #define IDLE_MS 100
 #define QUIET_TURNS 8       /* of the timer, then back to poll */
 #define PUSH_MAX (1u << 20) /* events that a script may have pushed and nobody has taken */
+#define LOSS_MS 20          /* a record of losses waits at most so long */
 #define STOP_MS 3000
 
 struct lat_events_reader {
@@ -148,8 +149,8 @@ static void pace(struct lat_events_reader *r, int n)
 	uint64_t again;
 
 	if (!r->polled) {
-		if (r->pushed_count)
-			uv_timer_start(&r->timer, on_timer, 0, 0);
+		if (r->pushed_count || lat_pump_flush(r->source->pump))
+			uv_timer_start(&r->timer, on_timer, r->pushed_count ? 0 : LOSS_MS, 0);
 		return;
 	}
 	r->quiet = n ? 0 : r->quiet + 1;
@@ -162,6 +163,8 @@ static void pace(struct lat_events_reader *r, int n)
 	}
 	/* A producer that woke us may put more behind it without doing so again for a moment (bpf/tc_abi.h). */
 	again = more ? 0 : r->busy || r->quiet < QUIET_TURNS ? BUSY_MS : IDLE_MS;
+	if (!r->ring && !r->busy && lat_pump_flush(r->source->pump))
+		uv_timer_start(&r->timer, on_timer, LOSS_MS, 0);
 	if (r->ring || r->busy)
 		uv_timer_start(&r->timer, on_timer, again, 0);
 }

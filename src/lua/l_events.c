@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MAX_ROUTES 64
-#define DEADLINE_MS 100 /* of a batch in Lua */
+#define DEADLINE_MS 50 /* of a batch in Lua */
 
 const char *lat_events_text(lua_State *L, int table, const char *key, bool needed)
 {
@@ -241,6 +241,8 @@ static const struct lat_api_function methods[] = {
 		"boolean?, string? error, string? code",
 		"Call a handler with each batch of verdicts from now on. before, after: the name of a handler that comes "
 		"after or before this one." },
+	{ "off", lat_events_off, "name: string", "boolean? was_there, string? error, string? code",
+		"Remove a handler; not from inside one." },
 	{ "handlers", lat_events_handlers, "", "{ name: string, trips: integer, dropped: boolean }[]",
 		"The handlers in their order; dropped: stopped too often at the time limit." },
 	{ "watch", lat_events_watch,

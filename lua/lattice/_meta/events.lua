@@ -33,6 +33,13 @@ function Source:push(bytes) end
 ---@return string? code
 function Source:on(handler) end
 
+--- Remove a handler; not from inside one.
+---@param name string
+---@return boolean? was_there
+---@return string? error
+---@return string? code
+function Source:off(name) end
+
 --- The handlers in their order; dropped: stopped too often at the time limit.
 ---@return { name: string, trips: integer, dropped: boolean }[]
 function Source:handlers() end

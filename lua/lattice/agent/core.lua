@@ -177,24 +177,14 @@ function Agent:routes(config, generation)
   return list
 end
 
---- Gives the handlers of a config to the events. Each has a slot that a reload fills anew.
+--- Gives the handlers of a config to the events, in place of those of the config before.
 function Agent:set_handlers(list)
-  local slots = self.slots or {}
-  self.slots = slots
-  for _, slot in pairs(slots) do slot.call = nil end
+  for _, name in ipairs(self.handler_names or {}) do self.events:off(name) end
+  self.handler_names = {}
   for _, handler in ipairs(list) do
-    local slot = slots[handler.name]
-    if slot then
-      slot.call = handler.call
-    else
-      slot = { call = handler.call }
-      slots[handler.name] = slot
-      local ok, err = self.events:on({ name = handler.name, before = slots[handler.before] and handler.before or nil,
-        after = handler.after, call = function(batch)
-          if slot.call then return slot.call(batch) end
-        end })
-      if not ok then return nil, ("%s: %s"):format(handler.where, tostring(err)) end
-    end
+    local ok, err = self.events:on(handler)
+    if not ok then return nil, ("%s: %s"):format(handler.where, tostring(err)) end
+    table.insert(self.handler_names, handler.name)
   end
   return true
 end

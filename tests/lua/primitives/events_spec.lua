@@ -72,6 +72,29 @@ describe("lattice.events", function()
     assert.same({ "z", "a", "b", "c" }, names)
   end)
 
+  it("removes a handler, and another may have its name", function()
+    local source <close> = assert(events.open())
+    local calls = {}
+    local function add(name, words)
+      words.name, words.call = name, function() calls[#calls + 1] = name .. (words.mark or "") end
+      return source:on(words)
+    end
+    assert(add("a", {}))
+    assert(add("b", { before = "a" }))
+    push(source, {})
+    assert.is_true(source:off("a"))
+    assert.is_false(source:off("a"))
+    push(source, {})
+    local ok, _, code = add("a", { before = "b" }) -- b comes before any a
+    assert.same({ nil, "ELOOP" }, { ok, code })
+    assert.is_true(source:off("b"))
+    assert(add("a", { mark = "2" }))
+    assert(add("b", { after = "a", mark = "2" }))
+    assert(source:on({ name = "c", call = function() calls[#calls + 1] = select(3, source:off("a")) end }))
+    push(source, {})
+    assert.same({ "b", "a", "b", "a2", "b2", "EBUSY" }, calls)
+  end)
+
   it("tells all of an event without a table, and as a table", function()
     local source <close> = assert(events.open())
     local g <close> = generation(3, 'default "deny"\nallow { proto = "tcp", to = "any", reason = "web" }\n')
@@ -304,6 +327,43 @@ describe("lattice.events", function()
     assert.same({ 0, 0 }, { #result.gaps, #result.problems })
     assert.same({ "verdict", "loss", "verdict", "loss" },
       { list[1].kind, list[2].kind, list[3].kind, list[4].kind })
+  end)
+
+  it("tells a flood of losses in few records, and each loss is in one of them", function()
+    local path = temporary()
+    do
+      local source <close> = assert(events.open({ routes = { { sink = "file", target = path, actions = 1 << 0 } } }))
+      local bytes = {}
+      for i = 1, 2000, 2 do
+        bytes[i], bytes[i + 1] = pack({ kind = "loss", packets = 3 }), pack()
+      end
+      assert(source:push(table.concat(bytes)))
+      loop.run()
+      assert.equal(3000, source:counters().lost_in_kernel)
+    end
+    local list, result = records(path)
+    assert.equal(3000, result.lost)
+    assert.same({ 0, 0 }, { #result.gaps, #result.problems })
+    local verdicts = 0
+    for _, r in ipairs(list) do verdicts = verdicts + (r.kind == "verdict" and 1 or 0) end
+    assert.equal(1000, verdicts)
+    assert.is_true(#list - verdicts <= 100)
+  end)
+
+  it("counts what a full disk cost, and goes on", function()
+    local source <close> = assert(events.open({ routes = { { sink = "file", target = "/dev/full" } } }))
+    local seen = 0
+    assert(source:on({ name = "h", call = function(b) seen = seen + b.count end }))
+    assert(source:push(pack():rep(20000)))
+    local bound = loop.timer(5000, loop.stop)
+    local step
+    step = loop.timer(5, function() if source:counters().audit_lost > 0 then loop.stop() end end, 5)
+    loop.run()
+    step:close()
+    bound:close()
+    loop.run("nowait")
+    assert.is_true(source:counters().audit_lost > 0)
+    assert.equal(20000, seen)
   end)
 
   it("changes the routes of the audit while it runs", function()
