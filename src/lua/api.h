@@ -67,6 +67,7 @@ struct lat_api {
 	X(bpf)                                                                                     \
 	X(caps)                                                                                    \
 	X(conntrack)                                                                               \
+	X(dns)                                                                                     \
 	X(events)                                                                                  \
 	X(iptables)                                                                                \
 	X(json)                                                                                    \
