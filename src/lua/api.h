@@ -65,9 +65,9 @@ struct lat_api {
 	X(addr)                                                                                    \
 	X(api)                                                                                     \
 	X(bpf)                                                                                     \
+	X(bpffs)                                                                                   \
 	X(caps)                                                                                    \
 	X(conntrack)                                                                               \
-	X(dns)                                                                                     \
 	X(events)                                                                                  \
 	X(iptables)                                                                                \
 	X(json)                                                                                    \

@@ -40,13 +40,22 @@ end
 
 --- Options for an enforcer's open or remove.
 function Agent:enforcer_options(adopt)
-  return { devices = self:device_names(), pins = self.config.pins, adopt = adopt, events = self.events,
+  return { devices = self:device_names(), pins = self.pins_path or self.config.pins, adopt = adopt, events = self.events,
     log = function(level, text) self:log(level, text) end }
 end
 
 --- Inside steps: opens the enforcer that was chosen. Nothing is in force by it yet, but what it adopted.
 ---@param name string
 function Agent:open_enforcer(name, adopt)
+  if name == "ebpf" and self.bpffs then
+    local path, err, code = self.bpffs:prepare()
+    if not path then return nil, err, code end
+    self.pins_path = path
+    if self.bpffs:private() then
+      self:log("warn", ("the bpffs of %s is in a mount namespace of this process alone, and the outer one cannot be "
+        .. "entered: after a kill -9 nothing is enforced any more"):format(self.config.pins))
+    end
+  end
   local module = select_.module(name)
   return steps.await(function(done) module.open(self:enforcer_options(adopt), done) end)
 end

@@ -61,12 +61,7 @@ end
 local function open_device(agent, device)
   local options = { adopt = true, log = function(level, text) agent:log(level, text) end,
     gone = function(name) agent:device_gone(name) end, back = function(name) agent:device_back(name) end }
-  local found, device_ = pcall(require, "lattice.agent.device")
-  if not found then -- until it is there
-    if device.kind ~= "existing" then return nil, "only existing devices yet" end
-    return { raise = function(_, d) d(true) end, status = function() return {} end, close = function(_, _, d) d(true) end }
-  end
-  return await(function(done) device_.open(device, options, done) end)
+  return await(function(done) require("lattice.agent.device").open(device, options, done) end)
 end
 
 local function open_devices(agent, undo)
@@ -91,15 +86,55 @@ local function open_devices(agent, undo)
   return true
 end
 
---- What another enforcer left of an earlier agent goes, now that ours is in force.
+--- What another enforcer, or pairs that are not configured any more, left of an earlier agent goes, now that ours is in
+--- force.
 local function remove_others(agent)
-  for _, name in ipairs(select_.order) do
-    local module = name ~= agent.enforcing.name and select_.module(name)
-    if module and module.remove then
-      local ok, err, code = await(function(done) module.remove(agent:enforcer_options(false), done) end)
-      if not ok and code ~= 402 then agent:log("warn", ("what %s may have left: %s"):format(name, tostring(err))) end
+  local function check(what, ok, err, code)
+    if not ok and code ~= 402 then agent:log("warn", ("what %s may have left: %s"):format(what, tostring(err))) end
+  end
+  if agent.enforcing.name ~= "ebpf" and agent.bpffs then
+    local path = agent.bpffs:find()
+    local module = path and select_.module("ebpf")
+    if module and module.clear then
+      check("ebpf", await(function(done) module.clear({ pins = path }, done) end))
     end
   end
+  if agent.enforcing.name ~= "iptables" then
+    check("iptables", await(function(done) select_.module("iptables").remove(agent:enforcer_options(false), done) end))
+  end
+  if #agent.config.pairs == 0 then
+    check("nat and forward", await(function(done)
+      require("lattice.enforcer.nat").remove({ log = function(level, text) agent:log(level, text) end }, done)
+    end))
+  end
+end
+
+-- A device that a dead agent left up, and nothing is in force: it goes down until the policy is.
+local function lower_devices(agent)
+  for _, device in ipairs(agent.config.devices) do
+    local handle = agent.devices[device.name]
+    if device.kind ~= "existing" and handle.adopted and handle.lower then
+      local ok, err, code = await(function(done) handle:lower(done) end)
+      if not ok then return nil, err, code end
+    end
+  end
+  return true
+end
+
+local function open_bpffs(agent, undo)
+  if require("lattice.sys").version().edition ~= "pro" then return true end
+  local fs, err = require("lattice.bpffs").open(agent.config.pins)
+  if not fs then
+    agent:log("debug", "no bpffs for pins: " .. err)
+    return true
+  end
+  agent.bpffs = fs
+  undo(function(keep)
+    agent.bpffs, agent.pins_path = nil, nil
+    if keep then fs:close() else fs:remove() end
+    return true
+  end)
+  return true
 end
 
 local function open_enforcer(agent, generation, undo)
@@ -117,8 +152,12 @@ local function open_enforcer(agent, generation, undo)
     generation:renumber(before + 1)
   end
   agent.live = generation
-  if agent.events then agent.events:generation(generation) end
+  agent.events:generation(generation)
   local ok
+  if not before then
+    ok, err, code = lower_devices(agent)
+    if not ok then return nil, err, code end
+  end
   ok, err, code = agent:enforce(enforcer, generation)
   if not ok then return nil, err, code or "unavailable" end
   agent.enforcing = enforcer
@@ -129,8 +168,6 @@ end
 local function drop_privileges(agent)
   local sys, keep = require("lattice.sys"), { "net_admin", "bpf" }
   if agent.enforcing.name == "iptables" or #agent.config.pairs > 0 then keep[#keep + 1] = "net_raw" end
-  -- A bpffs that was mounted for the pins is unmounted at the end.
-  if agent.enforcing:status().mounted then keep[#keep + 1] = "sys_admin" end
   agent.capabilities = keep
   return sys.keep_capabilities(keep)
 end
@@ -185,6 +222,7 @@ local function start(agent, undo)
   ok, err, code = choose(agent)
   if not ok then return nil, err, code end
   if agent.stopping then return nil, "stopped", "stopped" end
+  open_bpffs(agent, undo)
   if #config.pairs > 0 then
     agent.nat, err, code = open_nat(agent)
     if not agent.nat then return nil, err, code or "unavailable" end
@@ -213,8 +251,6 @@ local function start(agent, undo)
     if not agent.names then return nil, err, code end
     agent.names:generation(agent.live)
     undo(function() return await(function(done) agent.names:close(done) end) end)
-  else
-    require("lattice.agent.names").clear() -- of an agent that was killed and had names
   end
   for _, device in ipairs(config.devices) do
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)

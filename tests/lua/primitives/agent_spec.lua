@@ -19,6 +19,10 @@ local function enforcer(name)
       note("remove", name)
       done(true)
     end,
+    clear = function(_, done)
+      note("clear", name)
+      done(0)
+    end,
     open = function(options, done)
       note("open", name)
       local self = { name = name, number = options.adopt and parts.left or nil }
@@ -66,7 +70,7 @@ local function install()
   calls, parts, broken, made = {}, {}, {}, {}
   fake("lattice.enforcer.ebpf", enforcer("ebpf"))
   fake("lattice.enforcer.iptables", enforcer("iptables"))
-  fake("lattice.enforcer.nat", { open = function(_, _, done)
+  fake("lattice.enforcer.nat", { remove = function(_, done) done(true) end, open = function(_, _, done)
     note("open nat")
     done({ close = function(_, keep, closed)
       note("close nat", tostring(keep))
@@ -98,6 +102,10 @@ local function install()
       record = function(_, kind, fields)
         note("record", kind, tostring(not fields.errno), fields.text:match("^[^\n]*"))
       end }
+  end })
+  fake("lattice.bpffs", { open = function(path)
+    return { prepare = function() return path end, find = function() end, private = function() return false end,
+      close = function() end, remove = function() end }
   end })
   fake("lattice.control.server", { open = function(_, options, done)
     if broken.control then return done(nil, "the socket is taken") end
@@ -132,6 +140,7 @@ end
 local CONFIG = [[
 device "wf0" { kind = "existing" }
 policy "p.lua"
+pins "FOLDER/pins"
 nat { source = "172.18.0.0/16", out = "wf0" }
 control "FOLDER/control.sock"
 ]]
@@ -176,7 +185,7 @@ describe("the agent", function()
     stop()
     require("lattice.sys").keep_capabilities = keep_capabilities
     for _, name in ipairs({ "enforcer.ebpf", "enforcer.iptables", "enforcer.nat", "agent.device", "events",
-      "control.server" }) do package.loaded["lattice." .. name] = nil end
+      "control.server", "bpffs" }) do package.loaded["lattice." .. name] = nil end
     os.execute("rm -r " .. folder)
     collectgarbage()
     collectgarbage()
@@ -242,7 +251,7 @@ describe("the agent", function()
   it("falls back to the weaker enforcer at the start, and says why", function()
     broken["probe ebpf"] = "EPERM"
     assert.is_true(start())
-    assert.is_true(has("warn: enforcer iptables, not ebpf: not here", "apply iptables 1", "remove ebpf"))
+    assert.is_true(has("warn: enforcer iptables, not ebpf: not here", "apply iptables 1"))
     local status = agent:status()
     assert.same({ { name = "ebpf", reason = "not here" } }, status.enforcer.passed_over)
     assert.equal("iptables", status.enforcer.name)
@@ -315,7 +324,7 @@ describe("the agent", function()
     write("lattice.lua", ((CONFIG .. 'device "eth1" { kind = "existing" }'):gsub("FOLDER", folder)))
     local result, err, code = reload()
     assert.is_nil(result)
-    assert.matches("lattice.lua:5: device 'eth1' is new: that needs a restart", err)
+    assert.matches("lattice.lua:6: device 'eth1' is new: that needs a restart", err)
     assert.equal("policy", code)
     write("lattice.lua", ((CONFIG .. 'forward { from = "wf0", to = "eth0" }'):gsub("FOLDER", folder)))
     assert(reload())
