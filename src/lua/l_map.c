@@ -3,6 +3,7 @@
 #include "lua/api.h"
 #include "kernel/map.h"
 #include "lua/l_map.h"
+#include "lua/map_values.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -14,162 +15,14 @@ static void close_map(void *object)
 	lat_map_free(object);
 }
 
-static const struct lat_box_type map_type = { "lattice.map.Map", close_map };
+const struct lat_box_type lat_map_box = { "lattice.map.Map", close_map };
 
 static const char *const type_names[] = { "hash", "lru", "lpm", "array", "percpu_array", "percpu_hash", "array_of_maps",
 	"hash_of_maps", "ring", NULL };
 
 static struct lat_map *check(lua_State *L)
 {
-	return lat_box_check(L, 1, &map_type);
-}
-
-static bool holds_maps(const struct lat_map *m)
-{
-	return m->type == LAT_MAP_ARRAY_OF_MAPS || m->type == LAT_MAP_HASH_OF_MAPS;
-}
-
-/* ---- bytes and values ---- */
-
-/* Leaves the layout of the box at index 1 (a string or nil). */
-static void push_layout(lua_State *L, int box, const char *which)
-{
-	lua_getiuservalue(L, box, 1);
-	lua_getfield(L, -1, which);
-	lua_remove(L, -2);
-}
-
-static void push_string_function(lua_State *L, const char *name)
-{
-	lua_getglobal(L, "string");
-	lua_getfield(L, -1, name);
-	lua_remove(L, -2);
-}
-
-/* string.pack takes what it needs and says nothing of more. */
-static void check_count(lua_State *L, int layout, int count, const char *what)
-{
-	int top = lua_gettop(L);
-
-	push_string_function(L, "unpack");
-	lua_pushvalue(L, layout);
-	lua_pushvalue(L, top);
-	lua_call(L, 2, LUA_MULTRET);
-	if (lua_gettop(L) - top - 1 != count)
-		luaL_error(L, "the %s has %d items; its layout has %d", what, count, lua_gettop(L) - top - 1);
-	lua_settop(L, top);
-}
-
-/* Writes the value at `index` as `size` bytes; throws when it does not fit the layout (at index `layout`). */
-static void encode(lua_State *L, int index, int layout, size_t size, void *out, const char *what)
-{
-	const char *bytes;
-	size_t len;
-
-	index = lua_absindex(L, index);
-	if (lua_isnil(L, layout)) {
-		if (lua_type(L, index) != LUA_TSTRING)
-			luaL_error(L, "the %s must be %d bytes: this map has no layout for it", what, (int)size);
-		lua_pushvalue(L, index);
-	} else {
-		int count = 1;
-
-		push_string_function(L, "pack");
-		lua_pushvalue(L, layout);
-		if (lua_istable(L, index)) {
-			count = (int)luaL_len(L, index);
-			luaL_checkstack(L, count + 4, "too many values");
-			for (int i = 1; i <= count; i++)
-				lua_geti(L, index, i);
-		} else {
-			lua_pushvalue(L, index);
-		}
-		lua_call(L, count + 1, 1);
-		if (count != 1)
-			check_count(L, layout, count, what);
-	}
-	bytes = lua_tolstring(L, -1, &len);
-	if (len != size)
-		luaL_error(L, "the %s is %d bytes long; this map's have %d", what, (int)len, (int)size);
-	memcpy(out, bytes, size);
-	lua_pop(L, 1);
-}
-
-/* Pushes the value of these bytes. */
-static void decode(lua_State *L, int layout, const void *bytes, size_t size)
-{
-	int top = lua_gettop(L), count;
-
-	if (lua_isnil(L, layout)) {
-		lua_pushlstring(L, bytes, size);
-		return;
-	}
-	push_string_function(L, "unpack");
-	lua_pushvalue(L, layout);
-	lua_pushlstring(L, bytes, size);
-	lua_call(L, 2, LUA_MULTRET);
-	lua_pop(L, 1); /* the position */
-	count = lua_gettop(L) - top;
-	if (count == 1)
-		return;
-	lua_createtable(L, count, 0);
-	lua_insert(L, top + 1);
-	for (int i = count; i >= 1; i--)
-		lua_rawseti(L, top + 1, i);
-}
-
-/* The value at `index` as value_bytes: a per-CPU map's is a list with one for each CPU, or one for all. */
-static void encode_value(lua_State *L, const struct lat_map *m, int index, int layout, char *out)
-{
-	size_t step = m->value_bytes / m->cpus;
-
-	memset(out, 0, m->value_bytes);
-	if (holds_maps(m)) {
-		const struct lat_map *inner = lat_box_check(L, index, &map_type);
-
-		memcpy(out, &inner->fd, sizeof(inner->fd));
-		return;
-	}
-	for (uint32_t cpu = 0; cpu < m->cpus; cpu++) {
-		if (m->cpus > 1 && lua_istable(L, index) && luaL_len(L, index) == m->cpus) {
-			lua_geti(L, index, (lua_Integer)cpu + 1);
-			encode(L, -1, layout, m->value_size, out + cpu * step, "value");
-			lua_pop(L, 1);
-		} else {
-			encode(L, index, layout, m->value_size, out + cpu * step, "value");
-		}
-	}
-}
-
-static int push_value(lua_State *L, const struct lat_map *m, int layout, const char *bytes)
-{
-	size_t step = m->value_bytes / m->cpus;
-
-	if (holds_maps(m)) {
-		struct lat_box *box = lat_box_new(L, &map_type);
-		struct lat_map *inner;
-		uint32_t id;
-		int r;
-
-		memcpy(&id, bytes, sizeof(id));
-		r = lat_map_by_id(id, &inner);
-		if (r < 0)
-			return lat_push_errno(L, r, "open a map that is in a map");
-		lat_box_fill(L, box, inner);
-		lua_newtable(L);
-		lua_setiuservalue(L, -2, 1);
-		return 1;
-	}
-	if (m->cpus == 1) {
-		decode(L, layout, bytes, m->value_size);
-		return 1;
-	}
-	lua_createtable(L, (int)m->cpus, 0);
-	for (uint32_t cpu = 0; cpu < m->cpus; cpu++) {
-		decode(L, layout, bytes + cpu * step, m->value_size);
-		lua_rawseti(L, -2, (lua_Integer)cpu + 1);
-	}
-	return 1;
+	return lat_box_check(L, 1, &lat_map_box);
 }
 
 /* ---- making ---- */
@@ -190,7 +43,7 @@ static void set_layouts(lua_State *L, int layouts)
 
 int lat_lua_push_map(lua_State *L, int fd, int layouts)
 {
-	struct lat_box *box = lat_box_new(L, &map_type);
+	struct lat_box *box = lat_box_new(L, &lat_map_box);
 	struct lat_map *m;
 	int r = lat_map_from_fd(fd, &m);
 
@@ -222,7 +75,7 @@ static uint32_t size_field(lua_State *L, const char *layout, const char *size)
 	lua_Integer n = integer_field(L, size, 0);
 
 	if (lua_getfield(L, 1, layout) == LUA_TSTRING) {
-		push_string_function(L, "packsize");
+		lat_map_push_function(L, "packsize");
 		lua_pushvalue(L, -2);
 		lua_call(L, 1, 1);
 		n = lua_tointeger(L, -1);
@@ -251,14 +104,14 @@ static int l_create(lua_State *L)
 	spec.value_size = size_field(L, "value", "value_size");
 	if (spec.type == LAT_MAP_ARRAY_OF_MAPS || spec.type == LAT_MAP_HASH_OF_MAPS) {
 		lua_getfield(L, 1, "inner");
-		spec.inner_fd = ((struct lat_map *)lat_box_check(L, -1, &map_type))->fd; /* the table at 1 holds it */
+		spec.inner_fd = ((struct lat_map *)lat_box_check(L, -1, &lat_map_box))->fd; /* the table at 1 holds it */
 		lua_pop(L, 1);
 		spec.value_size = 4;
 	}
 	indexed = spec.type == LAT_MAP_ARRAY || spec.type == LAT_MAP_PERCPU_ARRAY || spec.type == LAT_MAP_ARRAY_OF_MAPS;
 	if (indexed)
 		spec.key_size = 4;
-	box = lat_box_new(L, &map_type);
+	box = lat_box_new(L, &lat_map_box);
 	r = lat_map_create(&spec, &m);
 	if (r < 0)
 		return lat_push_errno(L, r, "make a BPF map");
@@ -282,7 +135,7 @@ static int l_pinned(lua_State *L)
 
 	if (!lua_isnoneornil(L, 2))
 		luaL_checktype(L, 2, LUA_TTABLE);
-	box = lat_box_new(L, &map_type);
+	box = lat_box_new(L, &lat_map_box);
 	r = lat_map_pinned(path, &m);
 	if (r < 0)
 		return lat_push_errno(L, r, lua_pushfstring(L, "open the map at %s", path));
@@ -300,17 +153,17 @@ static int l_get(lua_State *L)
 	int r;
 
 	lua_settop(L, 2);
-	push_layout(L, 1, "key");
-	push_layout(L, 1, "value");
+	lat_map_push_layout(L, 1, "key");
+	lat_map_push_layout(L, 1, "value");
 	key = lua_newuserdatauv(L, m->key_size + m->value_bytes + 8, 0);
 	value = key + m->key_size;
-	encode(L, 2, 3, m->key_size, key, "key");
+	lat_map_encode(L, 2, 3, m->key_size, key, "key");
 	r = lat_map_get(m, key, value);
 	if (r == -ENOENT)
 		return 0;
 	if (r < 0)
 		return lat_push_errno(L, r, "look up an entry");
-	return push_value(L, m, 4, value);
+	return lat_map_push_value(L, m, 4, value);
 }
 
 static int l_set(lua_State *L)
@@ -321,11 +174,11 @@ static int l_set(lua_State *L)
 	char *key;
 
 	lua_settop(L, 3);
-	push_layout(L, 1, "key");
-	push_layout(L, 1, "value");
+	lat_map_push_layout(L, 1, "key");
+	lat_map_push_layout(L, 1, "value");
 	key = lua_newuserdatauv(L, m->key_size + m->value_bytes + 8, 0);
-	encode(L, 2, 4, m->key_size, key, "key");
-	encode_value(L, m, 3, 5, key + m->key_size);
+	lat_map_encode(L, 2, 4, m->key_size, key, "key");
+	lat_map_encode_value(L, m, 3, 5, key + m->key_size);
 	r = lat_map_set(m, key, key + m->key_size, (enum lat_map_how)how);
 	if (r < 0)
 		return lat_push_errno(L, r, "set an entry");
@@ -340,9 +193,9 @@ static int l_delete(lua_State *L)
 	int r;
 
 	lua_settop(L, 2);
-	push_layout(L, 1, "key");
+	lat_map_push_layout(L, 1, "key");
 	key = lua_newuserdatauv(L, m->key_size + 1, 0);
-	encode(L, 2, 3, m->key_size, key, "key");
+	lat_map_encode(L, 2, 3, m->key_size, key, "key");
 	r = lat_map_delete(m, key);
 	if (r < 0 && r != -ENOENT)
 		return lat_push_errno(L, r, "delete an entry");
@@ -356,15 +209,15 @@ static int l_delete(lua_State *L)
  * map twice as large has: it is changed while it is walked, and the walk ends. */
 static int next_entry(lua_State *L)
 {
-	struct lat_map *m = lat_box_check(L, lua_upvalueindex(1), &map_type);
+	struct lat_map *m = lat_box_check(L, lua_upvalueindex(1), &lat_map_box);
 	char *key = lua_touserdata(L, lua_upvalueindex(2)), *value = key + m->key_size;
 	lua_Integer steps = lua_tointeger(L, lua_upvalueindex(3));
 	int r;
 
 	lua_settop(L, 0);
 	lua_pushvalue(L, lua_upvalueindex(1));
-	push_layout(L, 1, "key");
-	push_layout(L, 1, "value");
+	lat_map_push_layout(L, 1, "key");
+	lat_map_push_layout(L, 1, "value");
 	do {
 		r = steps >= 2 * (lua_Integer)m->entries + 16 ? -ENOENT : lat_map_next(m, steps < 0 ? NULL : key, key);
 		steps = steps < 0 ? 1 : steps + 1;
@@ -377,8 +230,8 @@ static int next_entry(lua_State *L)
 		return luaL_error(L, "walk a map: %s", strerror(-r));
 	lua_pushinteger(L, steps);
 	lua_replace(L, lua_upvalueindex(3));
-	decode(L, 2, key, m->key_size);
-	return 1 + push_value(L, m, 3, value);
+	lat_map_decode(L, 2, key, m->key_size);
+	return 1 + lat_map_push_value(L, m, 3, value);
 }
 
 static int l_each(lua_State *L)
@@ -401,16 +254,16 @@ static uint32_t encode_list(lua_State *L, const struct lat_map *m, char **keys, 
 	lua_settop(L, 2);
 	n = (size_t)luaL_len(L, 2);
 	luaL_argcheck(L, n <= UINT32_MAX / 2, 2, "too many entries");
-	push_layout(L, 1, "key");
-	push_layout(L, 1, "value");
+	lat_map_push_layout(L, 1, "key");
+	lat_map_push_layout(L, 1, "value");
 	*keys = lua_newuserdatauv(L, n * m->key_size + 8, 0);
 	*values = lua_newuserdatauv(L, n * m->value_bytes + 8, 0);
 	for (size_t i = 0; i < n; i++) {
 		luaL_argcheck(L, lua_geti(L, 2, (lua_Integer)i + 1) == LUA_TTABLE, 2, "a list of { key, value } expected");
 		lua_geti(L, 7, 1);
 		lua_geti(L, 7, 2);
-		encode(L, 8, 3, m->key_size, *keys + i * m->key_size, "key");
-		encode_value(L, m, 9, 4, *values + i * m->value_bytes);
+		lat_map_encode(L, 8, 3, m->key_size, *keys + i * m->key_size, "key");
+		lat_map_encode_value(L, m, 9, 4, *values + i * m->value_bytes);
 		lua_settop(L, 6);
 	}
 	return (uint32_t)n;
@@ -533,7 +386,7 @@ static const struct lat_api_function methods[] = {
 };
 
 static const struct lat_api_class classes[] = {
-	{ "lattice.map.Map", "A BPF map; it goes with its last user.", &map_type, methods, NULL },
+	{ "lattice.map.Map", "A BPF map; it goes with its last user.", &lat_map_box, methods, NULL },
 	{ 0 },
 };
 
