@@ -68,7 +68,6 @@ struct lat_api {
 	X(bpffs)                                                                                   \
 	X(caps)                                                                                    \
 	X(conntrack)                                                                               \
-	X(dns)                                                                                     \
 	X(events)                                                                                  \
 	X(iptables)                                                                                \
 	X(json)                                                                                    \

@@ -128,5 +128,15 @@ function Agents:trace()
   return text
 end
 
+--- Ends everything; a bpffs that a killed agent left mounted, and its lock, go, too.
+function Agents:close()
+  self:stop()
+  for _, where in ipairs({ "node", "peer" }) do
+    pcall(self.sh, self, where, "rm -f /run/lattice/device-$(stat -Lc %i /proc/self/ns/net)-*.lock")
+  end
+  os.execute(("for m in $(grep -o '%s/[^ ]*' /proc/self/mounts); do umount $m; done"):format(self.dir))
+  Nodes.close(self)
+end
+
 Agents.json, Agents.uv = json, uv
 return Agents

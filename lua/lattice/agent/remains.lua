@@ -40,12 +40,12 @@ local function remove_programs(pins, removed, failures)
   end
 end
 
--- Rules of ours: whether there were any is seen by comparing.
 local function remove_rules(removed, failures)
   local options = { devices = {}, log = function() end }
-  local backend = require("lattice.enforcer.iptables.backend")
+  local backend, task = require("lattice.enforcer.iptables.backend"), require("lattice.enforcer.iptables.task")
   for _, name in ipairs(backend.names) do
-    if backend.has_ours(name) then removed[#removed + 1] = ("iptables rules (%s)"):format(name) end
+    local ours = await(function(done) task.run(function() return backend.has_ours(name) end, done) end)
+    if ours then removed[#removed + 1] = ("iptables rules (%s)"):format(name) end
   end
   for _, part in ipairs({ "iptables", "nat" }) do
     local ok, err = await(function(done) require("lattice.enforcer." .. part).remove(options, done) end)
@@ -64,6 +64,7 @@ function M.remove(options, done)
     remove_rules(removed, failures)
     local found, names = pcall(require, "lattice.agent.names")
     if found and names.clear then names.clear() end
+    require("lattice.agent.locks").sweep()
     if #failures > 0 then return nil, table.concat(failures, "; ") end
     return removed
   end, done)

@@ -2,46 +2,13 @@
 -- fails and a stop run them in reverse. Until the policy is in force, no device of ours is up; and none is any more when
 -- it goes.
 local config_ = require("lattice.agent.config")
+local locks = require("lattice.agent.locks")
 local select_ = require("lattice.enforcer.select")
 local steps = require("lattice.agent.steps")
 
 local M = {}
 
-local LOCKS = "/run/lattice"
 local await = steps.await
-
-local function network_namespace()
-  return (require("luv").fs_readlink("/proc/self/ns/net") or ""):match("%d+") or "0"
-end
-
--- Where locks are, for all agents of the host; a normal user's agent (in a user namespace) has its own beside the
--- control socket.
-local function lock_folder(config)
-  local uv = require("luv")
-  uv.fs_mkdir(LOCKS, tonumber("755", 8))
-  if uv.fs_access(LOCKS, "W") then return LOCKS end
-  local own = config.control:match("^(.*)/[^/]*$")
-  return own ~= "" and own or "/"
-end
-
-local function take_locks(agent)
-  local sys, folder, locks = require("lattice.sys"), lock_folder(agent.config), {}
-  agent.locks = locks
-  for _, device in ipairs(agent.config.devices) do
-    local path = ("%s/device-%s-%s.lock"):format(folder, network_namespace(), device.name)
-    local lock, err, code = sys.lock(path)
-    if not lock then
-      for _, taken in ipairs(locks) do taken:close() end
-      if code == "EAGAIN" then
-        return nil, ("%s: device '%s' is guarded by another latticed (it holds %s): stop that one first")
-          :format(device.where, device.name, path), "busy"
-      end
-      return nil, "cannot make sure that no other agent is there: " .. err, "unavailable"
-    end
-    locks[#locks + 1] = lock
-  end
-  return true
-end
 
 --- Loads the policy of a config as this generation.
 ---@param done fun(generation: lattice.policies.Generation?, err?: string, code?: any)
@@ -204,12 +171,13 @@ end
 -- The start proper, inside steps. undo(fn): fn(keep) takes back what was done, newest first.
 local function start(agent, undo)
   local config = agent.config
-  local ok, err, code = take_locks(agent)
-  if not ok then return nil, err, code end
+  local held, err, code = locks.take(config)
+  if not held then return nil, err, code end
   undo(function()
-    for _, lock in ipairs(agent.locks) do lock:close() end
+    for _, lock in ipairs(held) do lock:close() end
     return true
   end)
+  local ok
   local generation
   generation, err, code = await(function(done) M.load_policy(config, 1, done) end)
   if not generation then return nil, err, code end
@@ -251,8 +219,6 @@ local function start(agent, undo)
     if not agent.names then return nil, err, code end
     agent.names:generation(agent.live)
     undo(function() return await(function(done) agent.names:close(done) end) end)
-  else
-    require("lattice.agent.names").clear() -- of an agent that was killed and had names
   end
   for _, device in ipairs(config.devices) do
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)

@@ -22,18 +22,24 @@ end
 ---@param options lattice.enforcer.Options
 ---@param done fun(enforcer: lattice.enforcer.Enforcer?, err: string?, code: any)
 function M.open(options, done)
-  tc.open({
-    devices = options.devices, pins = options.pins, adopt = options.adopt, no_tcx = options.no_tcx,
-    flows = options.flows, event_rate = options.event_rate,
-  }, function(filter, say, code)
-    if not filter then return done(nil, say, code) end
-    for line in say:gmatch("[^\n]+") do options.log("info", "ebpf: " .. line) end
-    local rings, err = filter:rings()
-    if not rings then
-      return filter:finish(false, function() done(nil, err) end)
-    end
-    for _, fd in ipairs(rings) do options.events:ring(fd) end
-    done(setmetatable({ filter = filter, pins = {}, rules = {} }, Ebpf))
+  local function open_filter(adopt, opened)
+    tc.open({
+      devices = options.devices, pins = options.pins, adopt = adopt, no_tcx = options.no_tcx,
+      flows = options.flows, event_rate = options.event_rate,
+    }, function(filter, say, code)
+      if not filter then return opened(nil, say, code) end
+      for line in say:gmatch("[^\n]+") do options.log("info", "ebpf: " .. line) end
+      local rings, err = filter:rings()
+      if not rings then
+        return filter:finish(adopt, function() opened(nil, err) end)
+      end
+      for _, fd in ipairs(rings) do options.events:ring(fd) end
+      opened(filter)
+    end)
+  end
+  open_filter(options.adopt, function(filter, err, code)
+    if not filter then return done(nil, err, code) end
+    done(setmetatable({ filter = filter, pins = {}, rules = {}, open_filter = open_filter }, Ebpf))
   end)
 end
 
@@ -83,7 +89,30 @@ function Ebpf:apply(new, done)
   end)
 end
 
+--- A device came back with another ifindex: programs on what is there now, with the maps that the pins kept. The other
+--- devices are guarded all along.
+function Ebpf:device(name, done) -- luacheck: ignore 212
+  local function again()
+    self.open_filter(true, function(filter, err, code)
+      if not filter then return done(nil, err, code) end
+      self.filter = filter
+      filter:apply(self.policy, self.pins, function(ok, why, which)
+        if not ok then return done(nil, why, which) end
+        done(filter:temporary(self.rules))
+      end)
+    end)
+  end
+  if not self.filter then return again() end
+  local old = self.filter
+  self.filter = nil
+  old:finish(true, function()
+    old:close()
+    again()
+  end)
+end
+
 function Ebpf:generation()
+  if not self.filter then return nil end
   local status = self.filter:status()
   local n = status and status[1].generation
   return n ~= 0 and n or nil
@@ -130,12 +159,14 @@ function Ebpf:pin(pins, done)
 end
 
 function Ebpf:status()
+  if not self.filter then return { name = self.name, devices = {} } end
   local devices = assert(self.filter:status())
   return { name = self.name, hook = devices[1].hook, devices = devices, pinned_addresses = #self.pins,
     temporary_rules = #self.rules }
 end
 
 function Ebpf:close(keep, done)
+  if not self.filter then return done(nil, "no device is guarded now") end
   self.filter:finish(keep, function(ok, err)
     self.filter:close()
     done(ok, err)

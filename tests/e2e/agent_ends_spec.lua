@@ -1,0 +1,169 @@
+-- The node agent when things end or fail: enforcers that break, devices that go, agents that are killed in the middle, and
+-- what `lattice down` and the exit status say.
+package.path = "tests/support/?.lua;" .. package.path
+local Agents = require("agents")
+local World = require("world")
+
+local missing = Agents.missing() or not Agents.has("python3") and "python3 is not installed" or nil
+
+local policy = [[
+allow "tcp to 203.0.113.2 port 80"
+allow "in udp from 203.0.113.2 port 7"
+]]
+
+local function suite(enforcer)
+  local nodes
+
+  before_each(function() nodes = Agents.new() end)
+  after_each(function() nodes:close() end)
+
+  local function up(what)
+    what = what or {}
+    what.policy, what.enforcer = what.policy or policy, what.enforcer or enforcer
+    nodes:configure(what)
+    return nodes:up()
+  end
+
+  local function guarded()
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 80))
+    assert.is_false(nodes:open("node", "tcp", "203.0.113.2", 81, 300))
+    assert.is_false(nodes:open("peer", "udp", "203.0.113.1", 53, 300))
+  end
+
+  local function lattice(...)
+    return nodes:lattice({ "--socket", nodes.dir .. "/control.sock", ... })
+  end
+
+  it("goes down by `lattice down` and leaves nothing", function()
+    local before = nodes:trace()
+    up()
+    guarded()
+    local p = lattice("down")
+    assert.equal(0, p.status, p.err)
+    assert.equal(0, nodes.agent:wait().status)
+    assert.equal(before, nodes:trace())
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81))
+  end)
+
+  it("leaves to `lattice down` what a killed one left", function()
+    local before = nodes:trace()
+    up()
+    nodes:down("sigkill")
+    guarded()
+    local p = lattice("down", "--pins", nodes.dir .. "/pins")
+    assert.equal(0, p.status, p.out .. p.err)
+    assert.matches("removed", p.out)
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81))
+    assert.equal(before, nodes:trace())
+  end)
+
+  it("guards a device again that went and came back", function()
+    up()
+    nodes:sh("node", "ip link del eth0")
+    nodes.agent:expect(function() return nodes.agent.err:find("device 'eth0' is gone", 1, true) end)
+    World.sh(([[ip link add eth0 netns %s type veth peer name eth0 netns %s
+      for n in %s %s; do ip -n $n link set eth0 up; done
+      ip -n %s addr add 203.0.113.1/24 dev eth0; ip -n %s addr add 203.0.113.2/24 dev eth0]]):format(nodes.node,
+      nodes.peer, nodes.node, nodes.peer, nodes.node, nodes.peer))
+    nodes.agent:expect(function() return nodes.agent.err:find("back and guarded", 1, true) end)
+    Agents.await("the path", function() return nodes:open("node", "tcp", "203.0.113.2", 80, 300) end)
+    guarded()
+    nodes:reload('allow "tcp to 203.0.113.2 port 81"')
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81))
+    assert.equal(0, nodes:down())
+  end)
+
+  it("ends with the old or the new policy when it is killed in the middle of a reload", function()
+    local lines = {}
+    for i = 1, 1500 do lines[i] = ('allow "tcp to 10.%d.%d.0/24 port 443"'):format(i >> 8, i & 255) end
+    local big = policy .. table.concat(lines, "\n") .. "\n"
+    up({ policy = big })
+    local denied = nodes:sender("peer", "203.0.113.1", 53)
+    local allowed = nodes:sender("peer", "203.0.113.1", 7)
+    for i = 1, 5 do
+      nodes:policy(big .. ('allow "tcp to 10.99.%d.0/24 port 443"\n'):format(i))
+      nodes.agent:kill("sighup")
+      local until_ = Agents.uv.hrtime() + i * 25e6
+      while Agents.uv.hrtime() < until_ do Agents.uv.run("nowait") end
+      nodes:down("sigkill")
+      guarded()
+      nodes:up()
+    end
+    guarded()
+    local lost, leaked = allowed.result(), denied.result()
+    assert.equal(0, leaked.echoed)
+    assert.same({}, lost.missing)
+    assert.equal(0, nodes:down())
+  end)
+
+  it("changes the enforcer by a reload, and is never open meanwhile; NAT and forwarding are not touched", function()
+    if enforcer ~= "ebpf" then return pending("it is one change there and back") end
+    local extra = 'nat { source = "172.18.0.0/16", out = "eth0" }\nforward { from = "eth0", to = "eth1" }'
+    up({ extra = extra })
+    local denied = nodes:sender("peer", "203.0.113.1", 53)
+    local function others()
+      return (nodes:sh("node", "iptables-save -t nat; iptables-save -t filter | grep FORWARD | grep -v LATTICE-[IO]")
+        :gsub("#[^\n]*\n", ""):gsub("%[%d+:%d+%]", ""))
+    end
+    local before = others()
+    nodes:configure({ policy = policy, enforcer = "iptables", extra = extra })
+    nodes:reload()
+    guarded()
+    assert.equal(before, others())
+    nodes:configure({ policy = policy, enforcer = "ebpf", extra = extra })
+    nodes:reload()
+    guarded()
+    assert.equal(before, others())
+    assert.equal(0, denied.result().echoed)
+    assert.equal(0, nodes:down())
+  end)
+
+  it("has temporary rules by the control socket's agent, shown in status, that end by themselves", function()
+    up()
+    local status = lattice("status", "--json")
+    assert.equal(0, status.status, status.err)
+    local told = assert(Agents.json.decode(status.out))
+    assert.equal(enforcer, told.enforcer.name)
+    assert.equal(1, told.generation)
+    assert.equal(1, told.in_force)
+  end)
+
+  it("says by its exit status what was wrong, and touches nothing then", function()
+    local before = nodes:trace()
+    local function fails(status, want, what)
+      what.enforcer = what.enforcer or enforcer
+      nodes:configure(what)
+      local p = nodes:latticed({ "--config", nodes.config }):wait()
+      assert.equal(status, p.status, p.err)
+      assert.is_truthy(p.err:find(want, 1, true), p.err)
+      assert.equal(before, nodes:trace())
+    end
+    fails(3, "p.lua:1:8", { policy = 'allow "tpc to any"' })
+    fails(3, "unknown word 'devise'", { extra = "devise()" })
+    fails(1, "nowhere0", { device = "nowhere0" })
+    nodes:configure({ policy = 'allow "tpc to any"', enforcer = enforcer })
+    local check = nodes:latticed({ "--check", "--config", nodes.config }):wait()
+    assert.equal(3, check.status)
+    assert.matches("p.lua:1:8", check.err)
+    nodes:configure({ policy = policy, enforcer = enforcer })
+    check = nodes:latticed({ "--check", "--config", nodes.config }):wait()
+    assert.equal(0, check.status)
+    assert.equal("ok\n", check.out)
+    assert.equal(2, nodes:latticed({ "--nonsense" }):wait().status)
+  end)
+end
+
+describe("latticed", function()
+  if missing then
+    pending("all of it", missing)
+    return
+  end
+
+  for _, enforcer in ipairs({ "iptables", "ebpf" }) do
+    local able, why = Agents.able(enforcer)
+    describe("with " .. enforcer, function()
+      if not able then return pending("all of it", why) end
+      suite(enforcer)
+    end)
+  end
+end)
