@@ -68,7 +68,8 @@ struct lat_api {
 	X(bpffs)                                                                                   \
 	X(caps)                                                                                    \
 	X(conntrack)                                                                               \
-	X(dns)                                                                                     \
+	X(edit)                                                                                    \
+	X(eval)                                                                                    \
 	X(events)                                                                                  \
 	X(iptables)                                                                                \
 	X(json)                                                                                    \

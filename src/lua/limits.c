@@ -37,6 +37,7 @@ const char *lat_limits_text(enum lat_rt_why why)
 		[LAT_RT_INSTRUCTIONS] = "stopped: it used up its instruction budget (an endless loop?)",
 		[LAT_RT_DEADLINE] = "stopped: it ran longer than its time limit",
 		[LAT_RT_MEMORY] = "stopped: it wanted more memory than its limit",
+		[LAT_RT_STOPPED] = "stopped: interrupted",
 	};
 	_Static_assert(sizeof(text) / sizeof(text[0]) == LAT_RT_WHY_COUNT, "a text for each reason");
 
@@ -73,6 +74,8 @@ static void check(struct lat_rt *rt, lua_State *L, uint64_t steps)
 {
 	if (rt->tripped)
 		trip(rt, L, rt->tripped);
+	if (atomic_load_explicit(&rt->stop, memory_order_relaxed))
+		trip(rt, L, LAT_RT_STOPPED);
 	if (rt->limits.instructions) {
 		if (rt->instructions_left <= steps)
 			trip(rt, L, LAT_RT_INSTRUCTIONS);
@@ -98,6 +101,11 @@ void lat_limits_charge(lua_State *L, uint64_t steps)
 
 	if (rt->armed)
 		check(rt, L, steps);
+}
+
+void lat_rt_stop(struct lat_rt *rt, bool stop)
+{
+	atomic_store(&rt->stop, stop);
 }
 
 /* In the thread that runs the state, between any two machine instructions. */

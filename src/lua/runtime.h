@@ -35,6 +35,7 @@ enum lat_rt_why {
 	LAT_RT_INSTRUCTIONS, /* stopped: the instruction budget is used up */
 	LAT_RT_DEADLINE,     /* stopped: it ran too long */
 	LAT_RT_MEMORY,       /* stopped: it wanted more memory than the cap */
+	LAT_RT_STOPPED,      /* stopped from outside: lat_rt_stop */
 	LAT_RT_WHY_COUNT
 };
 
@@ -53,6 +54,10 @@ int lat_rt_new(enum lat_rt_kind kind, const struct lat_rt_limits *limits, struct
 void lat_rt_free(struct lat_rt *rt);
 /* Takes effect with the next stay behind the door (memory: at once). */
 void lat_rt_set_limits(struct lat_rt *rt, const struct lat_rt_limits *limits);
+
+/* From any thread: what runs in the state, or will, is stopped within some instructions, until it is called with false. Only
+ * where limits of instructions or time hold. */
+void lat_rt_stop(struct lat_rt *rt, bool stop);
 
 /* The one door. Runs `deliver` protected, with ctx as a light userdata at index 1; it pushes its own arguments, calls what
  * is to be called, and writes results to *ctx. Returns 0, or with *err filled (err may be NULL): -EPROTO for an error,

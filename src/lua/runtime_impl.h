@@ -4,6 +4,7 @@
 #include "lua/arena.h"
 #include "lua/runtime.h"
 #include <signal.h>
+#include <stdatomic.h>
 #include <time.h>
 
 struct lat_rt {
@@ -21,6 +22,7 @@ struct lat_rt {
 	volatile bool has_timer; /* a signal comes at the deadline */
 	timer_t timer;
 	sigset_t signals;       /* of the thread, to be put back */
+	atomic_bool stop;       /* asked from outside, see lat_rt_stop */
 	enum lat_rt_why tripped; /* LAT_RT_ERROR: not tripped */
 	char where[128];        /* of the trip */
 	/* box.c */

@@ -202,8 +202,14 @@ end
 function Agent:explain(flow, done)
   self.enforcing:explain(flow, function(verdict, err)
     if not verdict then return done(nil, err) end
-    local rule = verdict.rule and verdict.rule > 0 and self.live:rule(verdict.rule)
+    local rule
+    if verdict.temporary then
+      rule = require("lattice.agent.temporary").rule(self, verdict.rule)
+    elseif verdict.rule and verdict.rule > 0 then
+      rule = self.live:rule(verdict.rule)
+    end
     if rule then
+      if verdict.temporary then verdict.where = rule.where end
       verdict.where, verdict.text = verdict.where or rule.where, verdict.text or rule.text
       verdict.reason, verdict.action = verdict.reason or rule.reason, verdict.action or rule.action
     end

@@ -154,7 +154,11 @@ end
 local function open_control(agent)
   local config = agent.config
   local options = { path = config.control, group = config.group, writers = config.writers }
-  return await(function(done) require("lattice.control.server").open(agent, options, done) end)
+  local control, err, code = await(function(done)
+    require("lattice.control.server").open(agent, options, done)
+  end)
+  if control then require("lattice.control.repl").register(control, agent) end
+  return control, err, code
 end
 
 local function choose(agent)
@@ -219,8 +223,6 @@ local function start(agent, undo)
     if not agent.names then return nil, err, code end
     agent.names:generation(agent.live)
     undo(function() return await(function(done) agent.names:close(done) end) end)
-  else
-    require("lattice.agent.names").clear() -- of an agent that was killed and had names
   end
   for _, device in ipairs(config.devices) do
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)

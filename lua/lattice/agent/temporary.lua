@@ -15,8 +15,7 @@ function M.rules(agent)
   local list = {}
   for i = #agent.temporary, 1, -1 do
     local rule = agent.temporary[i]
-    list[#list + 1] = { id = rule.id, action = rule.action, entries = rule.entries, log = true, until_ns = rule.until_ns,
-      text = rule.text, reason = rule.reason, uid = rule.uid }
+    list[#list + 1] = { id = rule.id, action = rule.action, entries = rule.entries, log = true, until_ns = rule.until_ns }
   end
   return list
 end
@@ -37,15 +36,17 @@ local function find(agent, id)
   return nil
 end
 
--- Inside steps, within `change`: gives the enforcer the list as it is now. What only a rule that is gone allowed is cut.
-local function push(agent, cut)
+--- What a verdict by this rule says of it; nil: it is gone.
+function M.rule(agent, id)
+  local _, rule = find(agent, id)
+  return rule and { action = rule.action, text = rule.action .. " " .. rule.text, reason = rule.reason,
+    where = ("temporary:%d (uid %d)"):format(id, rule.uid) }
+end
+
+-- Inside steps, within `change`: gives the enforcer the list as it is now.
+local function push(agent)
   local enforcer = agent.enforcing
-  local ok, err, code = steps.await(function(done) enforcer:temporary(M.rules(agent), done) end)
-  if ok and cut then
-    local count, why = steps.await(function(done) enforcer:cut(done) end)
-    if not count then agent:log("warn", "open flows of a temporary rule: " .. tostring(why)) end
-  end
-  return ok, err, code
+  return steps.await(function(done) enforcer:temporary(M.rules(agent), done) end)
 end
 
 --- Ends a rule. The list without it is tried again while the enforcer refuses it: a rule never outlives its time for good.
@@ -54,7 +55,7 @@ local function expire(agent, id, why, done)
     local at, rule = find(agent, id)
     if not at then return nil, ("there is no temporary rule %s"):format(tostring(id)) end
     table.remove(agent.temporary, at)
-    local ok, err = push(agent, true)
+    local ok, err = push(agent)
     if not ok then
       table.insert(agent.temporary, at, rule)
       return nil, err, "retry"
@@ -101,7 +102,7 @@ function M.add(agent, action, text, opts, done)
     local rule = { id = agent.last_temporary, action = action, text = text, entries = entries, reason = opts.reason,
       uid = opts.uid or 0, until_s = os.time() + ttl, until_ns = require("lattice.sys").clock() + ttl * 1000000000 }
     agent.temporary[#agent.temporary + 1] = rule
-    local ok, why, code = push(agent, action ~= "allow")
+    local ok, why, code = push(agent)
     if not ok then
       table.remove(agent.temporary)
       return nil, why, code

@@ -242,7 +242,8 @@ function Iptables:explain(flow, done)
     local verdict = { verdict = outcome.passed and "allow" or "deny", action = outcome.action,
       rule = outcome.rule or 0, where = "default" }
     if outcome.temporary then
-      verdict.rule, verdict.where = text.TEMPORARY | outcome.temporary, ("temporary:%d"):format(outcome.temporary)
+      verdict.temporary, verdict.rule = true, outcome.temporary
+      verdict.where = ("temporary:%d"):format(outcome.temporary)
     elseif verdict.rule > 0 then
       local rule = self.policy and self.policy:rule(verdict.rule)
       verdict.where = rule and rule.where or ("rule %d of generation %d"):format(verdict.rule, self.number)
