@@ -127,7 +127,9 @@ describe("wf0", function()
     assert.equal("", nodes:sh("node", "ss -Hlun"))
   end)
 
+  -- LATTICE_MEGABYTES=1024 is the long run.
   test("moves 64 MB at MTU 1280 and at 1420, intact, and never a fragment outside", function(nodes)
+    local megabytes = tonumber(os.getenv("LATTICE_MEGABYTES")) or 64
     for _, mtu in ipairs { 1280, 1420 } do
       local inner = Nodes.new()
       local ok, err = xpcall(function()
@@ -142,8 +144,9 @@ describe("wf0", function()
           "SYSTEM:sha256sum" }, { ns = "peer", tcp = 7001 })
         local sent = inner:sh("node", [[
           python3 -c 'import sys
-for i in range(64): sys.stdout.buffer.write(bytes([i]) * 1048576)' | tee /dev/stderr 2>]] .. inner.dir .. [[/copy |
-          socat -u - TCP4:10.42.0.2:7001; sha256sum < ]] .. inner.dir .. "/copy", { timeout = 60000 })
+for i in range(]] .. megabytes .. [[): sys.stdout.buffer.write(bytes([i % 256]) * 1048576)' |
+          tee /dev/stderr 2>]] .. inner.dir .. [[/copy |
+          socat -u - TCP4:10.42.0.2:7001; sha256sum < ]] .. inner.dir .. "/copy", { timeout = 60000 + megabytes * 100 })
         sink:expect("%x+  %-", 60000)
         assert.equal(sent, sink.out)
         assert.equal("", (capture:stop()))

@@ -1,0 +1,127 @@
+-- latticed with a wf0 of its own: killed, handed over, restarted, and its wireguard-go killed. Under both enforcers, with no
+-- more capabilities than the unit gives.
+package.path = "tests/support/?.lua;" .. package.path
+local Nodes = require("nodes")
+local uv = require("luv")
+
+local missing = Nodes.missing()
+for _, program in ipairs { "wireguard-go", "wg", "setpriv" } do
+  if not missing and not Nodes.has(program) then missing = program .. " is not installed" end
+end
+if not missing and not uv.fs_access("/dev/net/tun", "R") then missing = "/dev/net/tun cannot be opened" end
+
+local POLICY = [[
+policy "ping"
+default "deny"
+allow "icmp to any"
+allow "in icmp from any"
+]]
+
+local function world(enforcer)
+  local nodes = Nodes.new()
+  local peer_private, peer_public = nodes:keys()
+  local private, public = nodes:keys()
+  nodes:file("wf0.key", private, tonumber("600", 8))
+  nodes:file("policy.lua", POLICY)
+  nodes.config = nodes:file("lattice.lua", ([[
+    device "wf0" { address = { "10.42.0.1/24", "fd42::1/64" },
+      wireguard = { key = file "wf0.key", listen = 51820, peers = { { key = "%s", endpoint = "203.0.113.2:51820",
+        allowed = { "10.42.0.2/32", "fd42::2/128" } } } } }
+    policy { "policy.lua" }
+    enforcer "%s"
+    control "control.sock"
+    pins "%s/bpf"
+  ]]):format(peer_public, enforcer, nodes.dir))
+  nodes:peer_end(public, { private = peer_private })
+  -- Where the unit runs systemd has mounted one. Without CAP_SYS_CHROOT the agent could only mount it for itself.
+  if enforcer == "ebpf" then Nodes.sh_here(("mkdir %s/bpf; mount -t bpf bpf %s/bpf"):format(nodes.dir, nodes.dir)) end
+  return nodes
+end
+
+local function agent(nodes)
+  local p = nodes:start("node", { "setpriv", "--no-new-privs", "--bounding-set",
+    "-all,+net_admin,+bpf,+net_raw,+sys_admin,+setpcap,+chown,+dac_read_search", Nodes.latticed_path,
+    "--config", nodes.config })
+  p:expect("guarding wf0")
+  return p
+end
+
+local function ended(p)
+  p:expect(function() return p.status end)
+end
+
+local function ping(nodes, from, to)
+  return nodes:try(from, "ping -n -c 1 -W 2 " .. to)
+end
+
+for _, enforcer in ipairs { "ebpf", "iptables" } do
+  describe("latticed with wf0, by " .. enforcer, function()
+    local why = missing
+    if not why and enforcer == "ebpf" then
+      local p = io.popen(Nodes.lattice_path .. " version")
+      if not p:read("a"):match("pro") then why = "the community edition has no ebpf" end
+      p:close()
+    end
+    local function test(name, fn)
+      if why then return pending(name, why) end
+      it(name, function()
+        local nodes = world(enforcer)
+        local ok, err = xpcall(fn, debug.traceback, nodes)
+        nodes:close()
+        if not ok then error(err, 0) end
+      end)
+    end
+
+    test("is killed, taken over, and handed over, without a lost packet; a stop removes all", function(nodes)
+      local first = agent(nodes)
+      assert.is_true(ping(nodes, "node", "10.42.0.2"))
+      local flood = nodes:start("peer", { "ping", "-n", "-i", "0.02", "-W", "2", "10.42.0.1" })
+      flood:expect("bytes from")
+      first:kill("sigkill")
+      ended(first)
+      local second = agent(nodes)
+      second:kill("sigusr2")
+      ended(second)
+      local third = agent(nodes)
+      flood:kill("sigint")
+      flood:wait()
+      assert.matches(" 0%% packet loss", flood.out)
+      assert.matches("adopted generation", third.err)
+      third:kill()
+      assert.equal(0, third:wait().status)
+      assert.is_false(nodes:try("node", "ip link show wf0"))
+      assert.equal("", nodes:sh("node", "ss -Hlun"))
+    end)
+
+    test("denies what the policy denies while it is dead", function(nodes)
+      local first = agent(nodes)
+      nodes:serve({ "python3", "-m", "http.server", "8080" }, { ns = "node", tcp = 8080, cwd = nodes.dir })
+      local try = [[python3 -c 'import socket; socket.create_connection(("10.42.0.1", 8080), 1)']]
+      assert.is_true(ping(nodes, "peer", "10.42.0.1"))
+      assert.is_false(nodes:try("peer", try))
+      first:kill("sigkill")
+      ended(first)
+      assert.is_true(ping(nodes, "peer", "10.42.0.1"))
+      assert.is_false(nodes:try("peer", try))
+      local second = agent(nodes)
+      assert.is_false(nodes:try("peer", try))
+      second:kill()
+      second:wait()
+    end)
+
+    test("brings wf0 back guarded when wireguard-go dies, with the few capabilities it has kept", function(nodes)
+      local node = agent(nodes)
+      local child = nodes:sh("node", "ip link show wf0"):match("wireguard%-go (%d+)")
+      if not child then return pending("the kernel's WireGuard has no process") end
+      uv.kill(math.tointeger(tonumber(child)), "sigkill")
+      node:expect("back and guarded")
+      assert.is_true(Nodes.await("the tunnel", function() return ping(nodes, "node", "10.42.0.2") end, 15000))
+      child = nodes:sh("node", "ip link show wf0"):match("wireguard%-go (%d+)")
+      assert.matches("CapEff:\t0000000000001000", Nodes.read(("/proc/%s/status"):format(child)))
+      node:kill()
+      assert.equal(0, node:wait().status)
+      assert.is_false(nodes:try("node", "ip link show wf0"))
+      assert.is_nil(uv.fs_stat("/var/run/wireguard/wf0.sock"))
+    end)
+  end)
+end
