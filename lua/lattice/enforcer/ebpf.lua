@@ -82,7 +82,11 @@ function Ebpf:plan(old, new) -- luacheck: ignore 212
   return { rules_added = added, rules_removed = removed, text = table.concat(lines, "\n") }
 end
 
+-- A device went and has not come back yet.
+local function away(done) done(nil, "no device is guarded now") end
+
 function Ebpf:apply(new, done)
+  if not self.filter then return away(done) end
   self.filter:apply(new, self.pins, function(ok, err, code)
     if ok then self.policy = new end
     done(ok, err, code)
@@ -118,11 +122,20 @@ function Ebpf:generation()
   return n ~= 0 and n or nil
 end
 
-function Ebpf:counters(done) self.filter:counters(done) end
+function Ebpf:counters(done)
+  if not self.filter then return away(done) end
+  self.filter:counters(done)
+end
 
-function Ebpf:flows(limit, done) self.filter:flows(limit, done) end
+function Ebpf:flows(limit, done)
+  if not self.filter then return away(done) end
+  self.filter:flows(limit, done)
+end
 
-function Ebpf:cut(done) self.filter:cut(done) end
+function Ebpf:cut(done)
+  if not self.filter then return away(done) end
+  self.filter:cut(done)
+end
 
 -- Where the rule of an answer stands, by the generation that was applied last.
 local function place(self, answer)
@@ -140,6 +153,7 @@ local function place(self, answer)
 end
 
 function Ebpf:explain(flow, done)
+  if not self.filter then return away(done) end
   local answer, err = self.filter:ask(flow)
   if not answer then return done(nil, err) end
   place(self, answer)
@@ -147,6 +161,10 @@ function Ebpf:explain(flow, done)
 end
 
 function Ebpf:temporary(rules, done)
+  if not self.filter then -- they come with the programs
+    self.rules = rules
+    return done(true)
+  end
   local ok, err = self.filter:temporary(rules)
   if ok then self.rules = rules end
   done(ok, err)
@@ -154,7 +172,7 @@ end
 
 function Ebpf:pin(pins, done)
   self.pins = pins
-  if not self.policy then return done(true) end -- they come with the first generation
+  if not self.policy or not self.filter then return done(true) end -- they come with the first generation
   self.filter:pin(pins, done)
 end
 
@@ -166,7 +184,7 @@ function Ebpf:status()
 end
 
 function Ebpf:close(keep, done)
-  if not self.filter then return done(nil, "no device is guarded now") end
+  if not self.filter then return away(done) end
   self.filter:finish(keep, function(ok, err)
     self.filter:close()
     done(ok, err)

@@ -244,6 +244,7 @@ static int start(struct lat_tc *tc, const struct lat_tc_options *options)
 	r = lat_tc_dir_open(tc, options->pins);
 	if (r < 0)
 		return r;
+	tc->adopted = !tc->made_dir; /* until we know better: a failure must not remove what is in force */
 	r = take_over(tc, options->adopt);
 	if (r < 0)
 		return r;

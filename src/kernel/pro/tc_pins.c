@@ -243,30 +243,34 @@ void lat_tc_unpin_all(struct lat_tc *tc)
 		lat_tc_pin_drop(tc, lat_tc_map_names[i]);
 }
 
+#define MOST_LEFT 64
+
 int lat_tc_clear(const char *pins, const char *device, char say[LAT_TC_SAY])
 {
+	char names[MOST_LEFT][16], prefix[32];
+	int r, count = 0, n = 0;
 	struct dirent *e;
 	uint64_t netns = 0;
-	int r = lat_tc_netns(&netns), n = 0;
-	char prefix[32];
 	DIR *d;
 
 	if (say)
 		say[0] = '\0';
+	r = lat_tc_netns(&netns);
 	if (r < 0)
 		return r;
 	d = opendir(pins);
 	if (!d)
 		return errno == ENOENT ? 0 : -errno;
 	snprintf(prefix, sizeof(prefix), "%llu-", (unsigned long long)netns);
-	while (r == 0 && (e = readdir(d)) != NULL) {
+	while (count < MOST_LEFT && (e = readdir(d)) != NULL) {
 		const char *name = e->d_name + strlen(prefix);
 
-		if (strncmp(e->d_name, prefix, strlen(prefix)) != 0 || (device && strcmp(name, device) != 0))
-			continue;
-		r = lat_tc_forget(pins, name, say);
-		n += r == 0;
+		if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 && (!device || strcmp(name, device) == 0) &&
+			strlen(name) < sizeof(names[0]))
+			strcpy(names[count++], name);
 	}
-	closedir(d);
+	closedir(d); /* or the file system is busy when the last one goes */
+	for (; r == 0 && n < count; n++)
+		r = lat_tc_forget(pins, names[n], say);
 	return r < 0 ? r : n;
 }

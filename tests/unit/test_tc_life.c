@@ -1,0 +1,594 @@
+/* The life of the tc enforcer: generations and open flows, temporary rules and pins, events; taking over after a death, two at
+ * a time, what is left behind, and every bpf(2) call failing in turn. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include "support/tc.h"
+#include "kernel/ring.h"
+#include <dlfcn.h>
+#include <linux/bpf.h>
+#include <net/if.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+enum { OUT, IN };
+enum { FIN = 1, SYN = 2, RST = 4, ACK = 16 };
+
+#define US "192.0.2.1"
+#define THEM "10.1.2.3"
+
+/* ---- the n-th bpf(2) call fails ---- */
+
+static long calls, fail_at; /* 0: none fails */
+
+/* In place of libc's, for libbpf too: this program's symbol comes first. */
+long syscall(long number, ...)
+{
+	static long (*real)(long, ...);
+	long a[6];
+	va_list args;
+
+	va_start(args, number);
+	for (int i = 0; i < 6; i++)
+		a[i] = va_arg(args, long);
+	va_end(args);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "syscall");
+	if (number == SYS_bpf && ++calls == fail_at) {
+		errno = ENOMEM;
+		return -1;
+	}
+	return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* ---- helpers ---- */
+
+static char say[LAT_TC_SAY];
+
+static int try_open(struct lat_tc **tc, bool adopt)
+{
+	const struct lat_tc_options options = { .device = "v0", .pins = TC_PINS, .adopt = adopt, .flows = 1024 };
+
+	return lat_tc_open(&options, tc, say);
+}
+
+static struct lat_tc *must_open(bool adopt)
+{
+	struct lat_tc *tc = NULL;
+	int r = try_open(&tc, adopt);
+
+	if (r < 0)
+		fail_msg("open: %s: %s", strerror(-r), say);
+	return tc;
+}
+
+/* Rule 1: out tcp to 10/8 port `port` has this action; all else is denied. */
+static int apply_port(struct lat_tc *tc, uint32_t generation, uint16_t port, uint8_t action, bool keep)
+{
+	const struct lat_entry entries[] = { tc_entry(1, OUT, "10.0.0.0/8", 6, port, port),
+		tc_entry(1, OUT, "10.0.0.0/8", 17, port, port), tc_entry(1, OUT, "10.0.0.0/8", 1, 0, 65535) };
+
+	return tc_apply(tc, generation, LAT_ACTION_DENY, &action, 1, entries, 3, keep);
+}
+
+static bool passes(struct lat_tc *tc, uint8_t dir, const struct packet_bytes *p)
+{
+	int r = lat_tc_run(tc, dir, p->b, p->n);
+
+	assert_in_range(r, 0, 1);
+	return r == 1;
+}
+
+static uint32_t generation_of(struct lat_tc *tc)
+{
+	struct lat_tc_status status;
+
+	assert_int_equal(lat_tc_status(tc, &status), 0);
+	return status.generation;
+}
+
+static int count_of(const char *command)
+{
+	FILE *f = popen(command, "r");
+	int n = -1;
+
+	assert_non_null(f);
+	if (fscanf(f, "%d", &n) != 1)
+		n = -1;
+	pclose(f);
+	return n;
+}
+
+/* Programs on the device: TCX by query (there are only ours), filters of our handle by tc. */
+static int hooks(void)
+{
+	int n = count_of("for d in ingress egress; do tc filter show dev v0 $d 2>/dev/null; done | grep -c lat_tc_");
+
+	for (uint32_t hook = 46; hook <= 47; hook++) {
+		union bpf_attr attr;
+
+		memset(&attr, 0, sizeof(attr));
+		attr.query.target_fd = if_nametoindex("v0");
+		attr.query.attach_type = hook;
+		if (syscall(SYS_bpf, BPF_PROG_QUERY, &attr, sizeof(attr)) == 0)
+			n += (int)attr.query.prog_cnt;
+	}
+	return n;
+}
+
+static void nothing_is_left(void)
+{
+	assert_int_equal(hooks(), 0);
+	assert_int_not_equal(access(TC_PINS, F_OK), 0);
+	assert_int_equal(count_of("tc qdisc show dev v0 | grep -c clsact"), 0);
+}
+
+static void nothing_is_left_after(long n, bool opened)
+{
+	if (!opened && (hooks() != 0 || access(TC_PINS, F_OK) == 0))
+		fail_msg("the failure of bpf call %ld leaves something: %s", n, say);
+}
+
+/* ---- generations ---- */
+
+static void nothing_passes_before_the_first_policy(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct packet_bytes p = tcp4(US, 1, THEM, 80, SYN);
+	struct lat_tc_status status;
+
+	assert_false(passes(tc, OUT, &p));
+	assert_false(passes(tc, IN, &p));
+	assert_int_equal(lat_tc_status(tc, &status), 0);
+	assert_int_equal(status.stats[LAT_TC_STAT_NO_POLICY], 2);
+	assert_int_equal(status.generation, 0);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+static void a_new_policy_judges_open_flows_again(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct packet_bytes syn = tcp4(US, 2, THEM, 80, SYN), ack = tcp4(US, 2, THEM, 80, ACK);
+	struct packet_bytes back = tcp4(THEM, 80, US, 2, ACK);
+
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_true(passes(tc, OUT, &syn));
+	assert_true(passes(tc, IN, &back));
+	assert_int_equal(apply_port(tc, 2, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_int_equal(generation_of(tc), 2);
+	assert_true(passes(tc, IN, &back));
+	assert_int_equal(apply_port(tc, 3, 81, LAT_ACTION_ALLOW, false), 0);
+	assert_false(passes(tc, IN, &back));
+	assert_false(passes(tc, OUT, &ack));
+	assert_false(passes(tc, OUT, &syn));
+	/* Allowed again: the connection may go on. */
+	assert_int_equal(apply_port(tc, 4, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_true(passes(tc, OUT, &ack));
+	/* One that keeps open flows, new ones denied. */
+	assert_int_equal(apply_port(tc, 5, 81, LAT_ACTION_ALLOW, true), 0);
+	assert_true(passes(tc, OUT, &ack));
+	assert_true(passes(tc, IN, &back));
+	syn = tcp4(US, 3, THEM, 80, SYN);
+	assert_false(passes(tc, OUT, &syn));
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+static void cut_tells_what_the_new_policy_ended(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct packet_bytes p;
+
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	for (uint16_t port = 10; port < 15; port++) {
+		p = tcp4(US, port, THEM, 80, SYN);
+		assert_true(passes(tc, OUT, &p));
+	}
+	assert_int_equal(lat_tc_cut(tc), 0);
+	assert_int_equal(apply_port(tc, 2, 81, LAT_ACTION_ALLOW, false), 0);
+	assert_int_equal(lat_tc_cut(tc), 5);
+	assert_int_equal(lat_tc_cut(tc), 0);
+	p = tcp4(THEM, 80, US, 12, ACK);
+	assert_false(passes(tc, IN, &p));
+	lat_tc_close(tc, false);
+}
+
+static void temporary_rules_come_first_and_go(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct packet_bytes p = tcp4(US, 20, THEM, 80, SYN), ack = tcp4(US, 20, THEM, 80, ACK);
+	struct packet_bytes other = tcp4(US, 20, "198.51.100.1", 443, SYN);
+	struct lat_tc_temp temps[2] = {
+		{ .box = { .rule = LAT_RULE_TEMPORARY | 1, .lo = 80, .hi = 80, .proto = 6 }, .is6 = 0 },
+		{ .box = { .rule = LAT_RULE_TEMPORARY | 2, .hi = 65535, .proto = 6, .action = LAT_ACTION_ALLOW }, .is6 = 0 },
+	};
+	struct lat_addr them, we;
+	struct lat_tc_question question = { .dport = 80, .proto = 6 };
+	struct lat_tc_answer answer;
+
+	assert_int_equal(lat_addr_parse(THEM, &them), 0);
+	assert_int_equal(lat_addr_parse("198.51.100.1", &we), 0);
+	memcpy(temps[0].addr, them.b, 16);
+	memset(temps[0].mask, 0xff, 16);
+	memcpy(temps[1].addr, we.b, 16);
+	memset(temps[1].mask, 0xff, 16);
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_true(passes(tc, OUT, &p));
+	assert_false(passes(tc, OUT, &other));
+	assert_int_equal(lat_tc_overlay(tc, temps, 2), 0);
+	assert_false(passes(tc, OUT, &ack)); /* also of the open flow */
+	assert_true(passes(tc, OUT, &other));
+	question.remote = them;
+	question.local = we;
+	assert_int_equal(lat_tc_ask(tc, &question, &answer), 0);
+	assert_int_equal(answer.rule, LAT_RULE_TEMPORARY | 1);
+	assert_int_equal(apply_port(tc, 2, 80, LAT_ACTION_ALLOW, false), 0); /* a reload keeps them */
+	assert_false(passes(tc, OUT, &p));
+	assert_int_equal(lat_tc_overlay(tc, NULL, 0), 0);
+	assert_true(passes(tc, OUT, &p));
+	other.b[47] = ACK;
+	assert_false(passes(tc, OUT, &other));
+	for (int i = 0; i < 40; i++)
+		assert_int_equal(lat_tc_overlay(tc, temps, 1 + i % 2), 0);
+	assert_false(passes(tc, OUT, &p));
+	lat_tc_close(tc, false);
+}
+
+static void names_open_an_address_while_it_is_pinned(void **state)
+{
+	const struct lat_entry entries[] = { tc_entry(2, OUT, "0.0.0.0/0", 6, 443, 443) };
+	const uint8_t actions[] = { LAT_ACTION_ALLOW, LAT_ACTION_DENY };
+	const struct lat_name_entry name = { .pattern = "*.example", .rule = 1, .port_lo = 443, .port_hi = 443,
+		.dir = OUT, .proto = 6, .allows = 1 };
+	const char *const names[] = { "www.example" };
+	struct packet_bytes p = tcp4(US, 30, "198.51.100.7", 443, SYN), q = tcp4(US, 30, "198.51.100.8", 443, SYN);
+	struct lat_tc *tc = must_open(false);
+	struct lat_tc_pin pin;
+	struct lat_addr addr;
+
+	assert_int_equal(lat_addr_parse("198.51.100.7", &addr), 0);
+	lat_image_pin(&name, 1, &addr, names, 1, &pin);
+	assert_int_equal(pin.count, 1);
+	assert_int_equal(tc_apply(tc, 1, LAT_ACTION_DENY, actions, 2, entries, 1, false), 0);
+	assert_false(passes(tc, OUT, &p));
+	assert_int_equal(lat_tc_pins(tc, false, &addr, &pin, 1), 0);
+	assert_true(passes(tc, OUT, &p));
+	assert_false(passes(tc, OUT, &q));
+	assert_int_equal(lat_tc_pins(tc, false, NULL, NULL, 0), 0);
+	p = tcp4(US, 31, "198.51.100.7", 443, SYN);
+	assert_false(passes(tc, OUT, &p));
+	lat_tc_close(tc, false);
+}
+
+/* ---- events ---- */
+
+struct seen {
+	struct lat_event list[64];
+	size_t count;
+};
+
+static void see(void *ctx, const void *data, size_t size)
+{
+	struct seen *seen = ctx;
+
+	assert_int_equal(size, sizeof(struct lat_event));
+	if (seen->count < 64)
+		memcpy(&seen->list[seen->count], data, size);
+	seen->count++;
+}
+
+static void verdicts_and_ends_are_told(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct packet_bytes p = tcp4(US, 40, THEM, 80, SYN);
+	struct seen seen = { .count = 0 };
+	struct lat_ring *ring;
+
+	assert_int_equal(lat_ring_open(lat_tc_events(tc), see, &seen, &ring), 0);
+	assert_int_equal(apply_port(tc, 7, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_true(passes(tc, OUT, &p));
+	p = tcp4(THEM, 80, US, 40, RST | ACK);
+	assert_true(passes(tc, IN, &p));
+	p = tcp4(THEM, 1234, US, 22, SYN);
+	assert_false(passes(tc, IN, &p));
+	assert_int_equal(lat_ring_dispatch(ring, 100), 3);
+	assert_int_equal(seen.list[0].kind, LAT_EVENT_VERDICT);
+	assert_int_equal(seen.list[0].action, LAT_ACTION_ALLOW);
+	assert_int_equal(seen.list[0].rule, 1);
+	assert_int_equal(seen.list[0].generation, 7);
+	assert_int_equal(seen.list[0].sport, 40);
+	assert_int_equal(seen.list[0].dport, 80);
+	assert_int_equal(seen.list[0].dir, OUT);
+	assert_int_equal(seen.list[0].length, 54);
+	assert_int_equal(seen.list[1].kind, LAT_EVENT_CLOSE);
+	assert_int_equal(seen.list[1].packets, 2);
+	assert_int_equal(seen.list[1].bytes_in, 54);
+	assert_int_equal(seen.list[2].action, LAT_ACTION_DENY);
+	assert_int_equal(seen.list[2].rule, 0);
+	assert_int_equal(seen.list[2].dir, IN);
+	assert_int_equal(seen.list[2].sport, 1234);
+	assert_int_equal(seen.list[2].dport, 22);
+	lat_ring_free(ring);
+	lat_tc_close(tc, false);
+}
+
+static void what_a_rate_holds_back_is_told_as_lost(void **state)
+{
+	const struct lat_tc_options options = { .device = "v0", .pins = TC_PINS, .flows = 1024, .event_rate = 10 };
+	struct packet_bytes p = tcp4(THEM, 1, US, 1, SYN);
+	struct lat_tc_status status;
+	struct seen seen = { .count = 0 };
+	struct lat_ring *ring;
+	struct lat_tc *tc;
+	uint64_t lost = 0, told = 0;
+
+	assert_int_equal(lat_tc_open(&options, &tc, say), 0);
+	assert_int_equal(lat_ring_open(lat_tc_events(tc), see, &seen, &ring), 0);
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	for (int i = 0; i < 1000; i++)
+		assert_false(passes(tc, IN, &p));
+	assert_int_equal(lat_tc_status(tc, &status), 0);
+	assert_true(status.stats[LAT_TC_STAT_HELD] > 900);
+	p = tcp4(US, 1, THEM, 80, SYN); /* another rule, which has tokens */
+	assert_true(passes(tc, OUT, &p));
+	assert_true(lat_ring_dispatch(ring, 1000) > 10);
+	for (size_t i = 0; i < seen.count && i < 64; i++) {
+		if (seen.list[i].kind == LAT_EVENT_LOSS)
+			lost += seen.list[i].packets;
+		else
+			told++;
+	}
+	if (lost + told != 1001) /* the runs were on several CPUs: each tells of its own */
+		assert_true(lost + told < 1001);
+	else
+		assert_true(lost > 900);
+	lat_ring_free(ring);
+	lat_tc_close(tc, false);
+}
+
+/* ---- taking over ---- */
+
+/* A child that guards v0 by a policy and waits; its pid. */
+static pid_t start_agent(uint16_t port)
+{
+	int pipes[2];
+	char ok = 0;
+	pid_t pid;
+
+	assert_int_equal(pipe(pipes), 0);
+	pid = fork();
+	if (pid == 0) {
+		struct lat_tc *tc;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(pipes[0]);
+		if (try_open(&tc, true) == 0 && apply_port(tc, 1, port, LAT_ACTION_ALLOW, false) == 0 &&
+			write(pipes[1], "y", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	close(pipes[1]);
+	assert_int_equal(read(pipes[0], &ok, 1), 1);
+	close(pipes[0]);
+	return pid;
+}
+
+static void kill_agent(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void what_a_killed_agent_left_holds_and_is_taken_over(void **state)
+{
+	struct packet_bytes p = tcp4(US, 50, THEM, 80, SYN), back = tcp4(THEM, 80, US, 50, ACK);
+	struct lat_tc_status status;
+	struct lat_tc *tc;
+	pid_t pid = start_agent(80);
+
+	assert_int_equal(hooks(), 2);
+	assert_int_equal(try_open(&tc, true), -EBUSY);
+	assert_non_null(strstr(say, "another agent guards v0"));
+	kill_agent(pid);
+	assert_int_equal(hooks(), 2);
+	assert_int_equal(try_open(&tc, false), -EEXIST);
+	assert_int_equal(hooks(), 2);
+	tc = must_open(true);
+	assert_int_equal(hooks(), 2);
+	assert_int_equal(lat_tc_status(tc, &status), 0);
+	assert_true(status.adopted);
+	assert_int_equal(status.generation, 1);
+	assert_true(passes(tc, OUT, &p));
+	assert_int_equal(apply_port(tc, 2, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_true(passes(tc, IN, &back));
+	/* Left on purpose, and taken over with its open flows. */
+	lat_tc_close(tc, true);
+	assert_int_equal(hooks(), 2);
+	tc = must_open(true);
+	assert_int_equal(generation_of(tc), 2);
+	assert_true(passes(tc, IN, &back));
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+static void what_a_killed_agent_left_can_be_removed(void **state)
+{
+	pid_t pid = start_agent(80);
+
+	assert_int_equal(lat_tc_clear(TC_PINS, NULL, say), -EBUSY);
+	kill_agent(pid);
+	assert_int_equal(hooks(), 2);
+	assert_int_equal(lat_tc_clear(TC_PINS, NULL, say), 1);
+	nothing_is_left();
+	assert_int_equal(lat_tc_clear(TC_PINS, NULL, say), 0);
+}
+
+static void a_device_made_anew_is_guarded_anew(void **state)
+{
+	struct lat_tc *tc;
+
+	kill_agent(start_agent(80));
+	assert_int_equal(system("ip link del v0 && ip link add v0 type veth peer name v1 && ip link set v0 up && "
+		"ip link set v1 up"), 0);
+	tc = must_open(true);
+	assert_int_equal(generation_of(tc), 0);
+	assert_int_equal(hooks(), 2);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+static void maps_of_another_version_hold_until_ours_are_filled(void **state)
+{
+	struct packet_bytes p = tcp4(US, 60, THEM, 81, SYN);
+	struct lat_tc *tc;
+	char command[256];
+
+	kill_agent(start_agent(80));
+	/* Says that it is of another version. */
+	snprintf(command, sizeof(command), "bpftool map update pinned " TC_PINS "/*/lat_config key 0 0 0 0 value "
+		"99 0 0 0 %d 0 0 0  0 0 0 0 0 0 0 0  4 0 0 0  %d 0 0 0", (int)if_nametoindex("v0"),
+		getenv("LATTICE_NO_TCX") ? 0 : 1);
+	assert_int_equal(system(command), 0);
+	tc = must_open(true);
+	assert_non_null(strstr(say, "have version 99"));
+	assert_int_equal(hooks(), 2);
+	assert_int_equal(apply_port(tc, 5, 81, LAT_ACTION_ALLOW, false), 0);
+	assert_int_equal(hooks(), 2);
+	assert_true(passes(tc, OUT, &p));
+	lat_tc_close(tc, true);
+	tc = must_open(true);
+	assert_null(strstr(say, "version"));
+	assert_int_equal(generation_of(tc), 5);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+static void others_programs_stay(void **state)
+{
+	char folder[512] = "", command[700];
+	struct lat_tc *tc;
+
+	assert_true(readlink("/proc/self/exe", folder, sizeof(folder) - 1) > 0);
+	*strrchr(folder, '/') = '\0';
+
+	setenv("LATTICE_NO_TCX", "1", 1);
+	snprintf(command, sizeof(command), "tc qdisc add dev v0 clsact && tc filter add dev v0 egress bpf da obj "
+		"%s/empty.bpf.o sec tc", folder);
+	assert_int_equal(system(command), 0);
+	tc = must_open(false);
+	assert_non_null(strstr(say, "clsact"));
+	assert_int_equal(hooks(), 2);
+	lat_tc_close(tc, false);
+	assert_int_equal(hooks(), 0);
+	assert_int_equal(count_of("tc filter show dev v0 egress | grep -c empty"), 1);
+	assert_int_equal(system("tc qdisc del dev v0 clsact"), 0);
+	kill_agent(start_agent(80)); /* ours alone: taken over and removed with the qdisc */
+	tc = must_open(true);
+	assert_int_equal(hooks(), 2);
+	assert_int_equal(generation_of(tc), 1);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+	unsetenv("LATTICE_NO_TCX");
+}
+
+/* ---- failures ---- */
+
+static void a_start_that_fails_leaves_nothing(void **state)
+{
+	struct lat_tc *tc;
+	long n = 0;
+	int r;
+
+	do {
+		calls = 0;
+		fail_at = ++n;
+		r = try_open(&tc, false);
+		fail_at = 0;
+		if (r == 0 && calls >= n) /* a probe of libbpf, or an attachment by TCX that clsact stood in for */
+			lat_tc_close(tc, false);
+		nothing_is_left_after(n, r == 0 && calls < n);
+	} while (r < 0 || calls >= n);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+	assert_true(n > 20);
+	print_message("%ld bpf calls failed in turn\n", n - 1);
+}
+
+static void an_apply_that_fails_leaves_the_old_policy(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct packet_bytes good = tcp4(US, 70, THEM, 80, SYN), bad = tcp4(US, 70, THEM, 81, SYN);
+	long n = 0;
+	int r;
+
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	do {
+		calls = 0;
+		fail_at = ++n;
+		r = apply_port(tc, 2, 81, LAT_ACTION_ALLOW, false);
+		fail_at = 0;
+		if (r < 0) {
+			assert_int_equal(generation_of(tc), 1);
+			assert_true(passes(tc, OUT, &good));
+			assert_false(passes(tc, OUT, &bad));
+		} else if (calls >= n) { /* it could do without */
+			assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+		}
+	} while (r < 0 || calls >= n);
+	assert_true(n > 5);
+	assert_int_equal(generation_of(tc), 2);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+static void a_takeover_that_fails_leaves_all_in_force(void **state)
+{
+	struct lat_tc *tc;
+	long n = 0;
+	int r;
+
+	kill_agent(start_agent(80));
+	do {
+		calls = 0;
+		fail_at = ++n;
+		r = try_open(&tc, true);
+		fail_at = 0;
+		if (r == 0 && calls >= n) { /* it could do without */
+			assert_int_equal(hooks(), 2);
+			lat_tc_close(tc, true);
+			r = -EAGAIN;
+		}
+		assert_int_equal(hooks(), 2);
+	} while (r < 0);
+	assert_int_equal(generation_of(tc), 1);
+	lat_tc_close(tc, false);
+	nothing_is_left();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_passes_before_the_first_policy),
+		cmocka_unit_test(a_new_policy_judges_open_flows_again),
+		cmocka_unit_test(cut_tells_what_the_new_policy_ended),
+		cmocka_unit_test(temporary_rules_come_first_and_go),
+		cmocka_unit_test(names_open_an_address_while_it_is_pinned),
+		cmocka_unit_test(verdicts_and_ends_are_told),
+		cmocka_unit_test(what_a_rate_holds_back_is_told_as_lost),
+		cmocka_unit_test(what_a_killed_agent_left_holds_and_is_taken_over),
+		cmocka_unit_test(what_a_killed_agent_left_can_be_removed),
+		cmocka_unit_test(a_device_made_anew_is_guarded_anew),
+		cmocka_unit_test(maps_of_another_version_hold_until_ours_are_filled),
+		cmocka_unit_test(others_programs_stay),
+		cmocka_unit_test(a_start_that_fails_leaves_nothing),
+		cmocka_unit_test(an_apply_that_fails_leaves_the_old_policy),
+		cmocka_unit_test(a_takeover_that_fails_leaves_all_in_force),
+	};
+
+	tc_world();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
