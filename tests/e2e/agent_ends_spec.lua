@@ -96,6 +96,60 @@ local function suite(enforcer)
     assert.equal(0, nodes:down())
   end)
 
+  it("gives way to iptables when it fails at run time, and nothing gets through meanwhile", function()
+    if enforcer ~= "ebpf" then return pending("iptables is the last one") end
+    nodes:configure({ policy = policy, enforcer = "auto" })
+    local full = nodes.dir .. "/full"
+    nodes:up({ env = { LD_PRELOAD = Agents.helpers .. "bpf_preload.so", BPF_FAILS = full } })
+    assert.matches("guarding eth0 by ebpf", nodes.agent.err)
+    local denied = nodes:sender("peer", "203.0.113.1", 53)
+    nodes:file("full", "")
+    local text = nodes:reload(policy .. 'allow "tcp to 203.0.113.2 port 22"\n')
+    assert.matches("ebpf failed at run time", text)
+    assert.matches("iptables took over", text)
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 22))
+    guarded()
+    assert.equal(0, denied.result().echoed)
+    local told = assert(Agents.json.decode(lattice("status", "--json").out))
+    assert.equal("iptables", told.enforcer.name)
+    assert.matches("fallback: ebpf failed at run time", told.enforcer.reason)
+    assert.equal("", nodes:sh("node", "tc filter show dev eth0 egress; ls -A " .. nodes.dir .. "/pins | grep -v debug || true"))
+    assert.equal(0, nodes:down())
+  end)
+
+  it("keeps the old generation when it fails at run time and was forced", function()
+    if enforcer ~= "ebpf" then return pending("its failures are in iptables_spec") end
+    nodes:configure({ policy = policy, enforcer = "ebpf" })
+    nodes:up({ env = { LD_PRELOAD = Agents.helpers .. "bpf_preload.so", BPF_FAILS = nodes.dir .. "/full" } })
+    nodes:file("full", "")
+    local text = nodes:reload('allow "tcp to 203.0.113.2 port 81"\n', "reload refused")
+    assert.matches("generation 1 stays in force", text)
+    guarded()
+    assert.is_true(os.remove(nodes.dir .. "/full"))
+    nodes:reload('allow "tcp to 203.0.113.2 port 81"\n')
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81))
+  end)
+
+  it("is passed over, with one warning, where the kernel or the privileges refuse it", function()
+    if enforcer ~= "ebpf" then return pending("it is the weakest") end
+    if not World.has("capsh") then return pending("capsh is not installed (libcap2-bin)") end
+    nodes:configure({ policy = policy, enforcer = "auto" })
+    local p = nodes:start("node", { "capsh", "--drop=cap_bpf,cap_sys_admin", "--", "-c",
+      ("exec %s --config %s"):format(Agents.latticed_path, nodes.config) })
+    nodes.agent = p
+    p:expect("guarding eth0 by iptables")
+    local _, warnings = p.err:gsub('"level":"warn"', "")
+    assert.equal(1, warnings, p.err)
+    assert.matches("enforcer iptables, not ebpf: [^\n]*not permitted", p.err)
+    guarded()
+    nodes:down()
+    nodes:configure({ policy = policy, enforcer = "ebpf" })
+    p = nodes:start("node", { "capsh", "--drop=cap_bpf,cap_sys_admin", "--", "-c",
+      ("exec %s --config %s"):format(Agents.latticed_path, nodes.config) }):wait()
+    assert.equal(5, p.status)
+    assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81)) -- nothing was attached
+  end)
+
   it("changes the enforcer by a reload, and is never open meanwhile; NAT and forwarding are not touched", function()
     if enforcer ~= "ebpf" then return pending("it is one change there and back") end
     local extra = 'nat { source = "172.18.0.0/16", out = "eth0" }\nforward { from = "eth0", to = "eth1" }'
@@ -166,4 +220,14 @@ describe("latticed", function()
       suite(enforcer)
     end)
   end
+
+  it("does not do the weaker thing in the community edition: exit 6", function()
+    if Agents.able("ebpf") then return pending("this is the pro edition") end
+    local nodes = Agents.new()
+    nodes:configure({ policy = policy, enforcer = "ebpf" })
+    local p = nodes:latticed({ "--config", nodes.config }):wait()
+    nodes:close()
+    assert.equal(6, p.status)
+    assert.matches("Pro feature", p.err)
+  end)
 end)
