@@ -12,6 +12,7 @@ local policy_words = {
 }
 files["policies/*.lua"] = { read_globals = policy_words }
 files["tests/golden/*.lua"] = { read_globals = policy_words }
+files["tests/golden/**/*.lua"] = { read_globals = policy_words }
 -- broken on purpose
 exclude_files = { "tests/lua/hostile/*.lua" }
 files["examples/**/*.lua"] = { read_globals = policy_words }

@@ -69,6 +69,10 @@ int lat_nft_end(struct lat_nft *n)
 
 	if (n->error)
 		return n->error;
+	if (n->removed) {
+		close_message(n, nftnl_batch_end(n->buf + n->len, n->seq++));
+		return 0;
+	}
 	/* The confirmation rides on an empty request at the end: asking for the table again. */
 	h = message(n, NFT_MSG_NEWTABLE, NLM_F_ACK);
 	if (!h)
@@ -128,6 +132,23 @@ void lat_nft_table(struct lat_nft *n)
 		return;
 	mnl_attr_put_strz(h, NFTA_TABLE_NAME, n->table);
 	close_message(n, h);
+	n->removed = false;
+}
+
+void lat_nft_table_remove(struct lat_nft *n)
+{
+	struct nlmsghdr *h = message(n, NFT_MSG_NEWTABLE, NLM_F_CREATE); /* so that there is one to remove */
+
+	if (!h)
+		return;
+	mnl_attr_put_strz(h, NFTA_TABLE_NAME, n->table);
+	close_message(n, h);
+	h = message(n, NFT_MSG_DELTABLE, NLM_F_ACK);
+	if (!h)
+		return;
+	mnl_attr_put_strz(h, NFTA_TABLE_NAME, n->table);
+	close_message(n, h);
+	n->removed = true;
 }
 
 void lat_nft_chain(struct lat_nft *n, const char *name, const struct lat_nft_hook *hook)
@@ -347,6 +368,15 @@ void lat_nft_l4proto(struct lat_nft *n, uint8_t proto)
 {
 	meta(n, NFT_META_L4PROTO);
 	cmp(n, NFT_CMP_EQ, &proto, 1);
+}
+
+void lat_nft_device(struct lat_nft *n, bool out, const char *name)
+{
+	char padded[16] = "";
+
+	strncpy(padded, name, sizeof(padded) - 1);
+	meta(n, out ? NFT_META_OIFNAME : NFT_META_IIFNAME);
+	cmp(n, NFT_CMP_EQ, padded, sizeof(padded));
 }
 
 void lat_nft_mark(struct lat_nft *n, uint32_t mark)

@@ -19,6 +19,7 @@ struct lat_nft {
 	uint8_t family; /* NFPROTO_IPV4 or NFPROTO_IPV6: of the messages that follow */
 	const char *table;
 	struct nftnl_rule *rule; /* under construction */
+	bool removed; /* the last message took the table away: it is the one that is confirmed */
 	bool compat_queue; /* NFQUEUE as an xtables target, else the native queue expression */
 	int error;
 };
@@ -39,6 +40,8 @@ void lat_nft_free(struct lat_nft *n);
 int lat_nft_send(int fd, const struct lat_nft *n);
 
 void lat_nft_table(struct lat_nft *n);
+/* Takes the table of this name away, if there is one. */
+void lat_nft_table_remove(struct lat_nft *n);
 void lat_nft_chain(struct lat_nft *n, const char *name, const struct lat_nft_hook *hook);
 /* A set of port intervals. */
 void lat_nft_port_set(struct lat_nft *n, const char *name, uint32_t id);
@@ -52,6 +55,8 @@ void lat_nft_rule_end(struct lat_nft *n);
 
 /* Matches; a rule goes on only while they hold. */
 void lat_nft_l4proto(struct lat_nft *n, uint8_t proto);
+/* The packet came in by this device, or leaves by it. */
+void lat_nft_device(struct lat_nft *n, bool out, const char *name);
 void lat_nft_mark(struct lat_nft *n, uint32_t mark);
 /* Bytes of the network header equal value under mask (mask NULL: all). */
 void lat_nft_network(

@@ -68,6 +68,7 @@ struct lat_api {
 	X(bpffs)                                                                                   \
 	X(caps)                                                                                    \
 	X(conntrack)                                                                               \
+	X(dns)                                                                                     \
 	X(edit)                                                                                    \
 	X(eval)                                                                                    \
 	X(events)                                                                                  \

@@ -37,6 +37,7 @@ struct lat_events {
 	struct lat_pump *pump;
 	struct lat_events_reader *readers;
 	bool started, ended;    /* such records were written */
+	bool last;              /* nothing goes to Lua any more, what waits still goes to the audit */
 	bool draining, closing; /* closed from inside a handler: freed when the batch is done */
 	uint32_t deadline_ms;
 	struct lat_event batch[LAT_EVENTS_BATCH];
@@ -77,6 +78,7 @@ int lat_events_handlers(lua_State *L);
 int lat_events_ring(lua_State *L);
 int lat_events_nflog(lua_State *L);
 int lat_events_push(lua_State *L);
+int lat_events_held(lua_State *L);
 int lat_events_watch(lua_State *L);
 
 #define LAT_EVENTS_BATCH_FIELDS                                                                    \

@@ -17,6 +17,7 @@
 #define QUIET_TURNS 8       /* of the timer, then back to poll */
 #define PUSH_MAX (1u << 20) /* events that a script may have pushed and nobody has taken */
 #define LOSS_MS 20          /* a record of losses waits at most so long */
+#define LAST_TURNS 64       /* of BUDGET: what waits when a source is closed */
 #define STOP_MS 3000
 
 struct lat_events_reader {
@@ -56,33 +57,7 @@ static void reader_end(struct lat_events_reader *r)
 	r->pushed = NULL;
 }
 
-static void events_end(struct lat_events *s)
-{
-	while (s->readers) {
-		struct lat_events_reader *r = s->readers;
-
-		s->readers = r->next;
-		reader_end(r);
-	}
-	lat_events_end_record(s);
-	lat_pump_free(s->pump, STOP_MS);
-	lat_events_forget_handlers(s);
-	free(s);
-}
-
-static void close_events(void *object)
-{
-	struct lat_events *s = object;
-	lua_State *L = s->rt->L;
-
-	if (lua_checkstack(L, 1)) {
-		lua_pushnil(L);
-		lua_rawsetp(L, LUA_REGISTRYINDEX, s);
-	}
-	s->closing = true;
-	if (!s->draining)
-		events_end(s);
-}
+static void close_events(void *object);
 
 const struct lat_box_type lat_events_type = { "lattice.events.Source", close_events };
 
@@ -98,7 +73,7 @@ static void take(void *ctx, const void *data, size_t size)
 	struct lat_events *s = ctx;
 	struct lat_event *e = &s->batch[s->count];
 
-	if (s->closing || lat_pump_take(s->pump, data, size, e) < 0 || e->kind != LAT_EVENT_VERDICT)
+	if ((s->closing && !s->last) || lat_pump_take(s->pump, data, size, e) < 0 || e->kind != LAT_EVENT_VERDICT)
 		return;
 	if (++s->count == LAT_EVENTS_BATCH)
 		lat_events_deliver(s);
@@ -111,7 +86,7 @@ static void take_packet(void *ctx, const struct lat_nflog_packet *packet)
 
 	if (lat_event_from_nflog(packet, &e) == 0)
 		take(s, &e, sizeof(e));
-	else if (!s->closing)
+	else if (!s->closing || s->last)
 		lat_pump_lost(s->pump, 1, false, "a packet of NFLOG was no event");
 }
 
@@ -120,7 +95,7 @@ static int take_packets(struct lat_events_reader *r, int budget)
 	struct lat_nflog_losses losses;
 	int n = lat_nflog_dispatch(r->nflog, budget, &losses);
 
-	if (r->source->closing)
+	if (r->source->closing && !r->source->last)
 		return n;
 	if (losses.lost)
 		lat_pump_lost(r->source->pump, losses.lost, true, "the buffer of NFLOG was full");
@@ -169,13 +144,42 @@ static void pace(struct lat_events_reader *r, int n)
 		uv_timer_start(&r->timer, on_timer, again, 0);
 }
 
+static int take_some(struct lat_events_reader *r)
+{
+	return r->ring ? lat_ring_dispatch(r->ring, BUDGET) : r->nflog ? take_packets(r, BUDGET) : take_pushed(r, BUDGET);
+}
+
+/* What waits still is for the audit, and for nobody else. */
+static void take_last(struct lat_events *s)
+{
+	s->last = true;
+	for (struct lat_events_reader *r = s->readers; r; r = r->next)
+		for (int turns = 0; turns < LAST_TURNS && take_some(r) >= BUDGET; turns++)
+			s->count = 0;
+}
+
+static void events_end(struct lat_events *s)
+{
+	take_last(s);
+	while (s->readers) {
+		struct lat_events_reader *r = s->readers;
+
+		s->readers = r->next;
+		reader_end(r);
+	}
+	lat_events_end_record(s);
+	lat_pump_free(s->pump, STOP_MS);
+	lat_events_forget_handlers(s);
+	free(s);
+}
+
 static void drain(struct lat_events_reader *r)
 {
 	struct lat_events *s = r->source;
 	int n;
 
 	s->draining = true;
-	n = r->ring ? lat_ring_dispatch(r->ring, BUDGET) : r->nflog ? take_packets(r, BUDGET) : take_pushed(r, BUDGET);
+	n = take_some(r);
 	lat_events_deliver(s);
 	s->draining = false;
 	if (s->closing)
@@ -192,6 +196,20 @@ static void on_readable(uv_poll_t *poll, int status, int events)
 static void on_timer(uv_timer_t *timer)
 {
 	drain(timer->data);
+}
+
+static void close_events(void *object)
+{
+	struct lat_events *s = object;
+	lua_State *L = s->rt->L;
+
+	if (lua_checkstack(L, 1)) {
+		lua_pushnil(L);
+		lua_rawsetp(L, LUA_REGISTRYINDEX, s);
+	}
+	s->closing = true;
+	if (!s->draining)
+		events_end(s);
 }
 
 /* A reader of this source, first in its list, with its timer. fd: to poll, or -1. */
@@ -272,6 +290,16 @@ int lat_events_nflog(lua_State *L)
 	reader->nflog = nflog;
 	lua_pushboolean(L, true);
 	return 1;
+}
+
+int lat_events_held(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	lua_Integer count = luaL_checkinteger(L, 2);
+
+	luaL_argcheck(L, count >= 0, 2, "a count expected");
+	lat_pump_lost(s->pump, (uint64_t)count, true, "held back by the limit of the rules that log");
+	return 0;
 }
 
 int lat_events_push(lua_State *L)

@@ -235,6 +235,8 @@ static const struct lat_api_function methods[] = {
 		"Read the records of a BPF ring buffer map, by descriptor (taken). Pro." },
 	{ "nflog", lat_events_nflog, "group: integer", "boolean?, string? error, string? code",
 		"Take the packets of an NFLOG group whose prefix is \"lattice:GENERATION:RULE:ACTION:DIR\"." },
+	{ "held", lat_events_held, "count: integer", "",
+		"So many events were held back by the enforcer and will not come: they are counted as lost in the kernel." },
 	{ "push", lat_events_push, "bytes: string", "boolean?, string? error, string? code",
 		"Take whole records of struct lat_event from a script, in the next turn of the loop." },
 	{ "on", lat_events_on, "handler: { name: string, before?: string, after?: string, call: fun(batch: lattice.events.Batch) }",

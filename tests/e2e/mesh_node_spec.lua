@@ -20,7 +20,8 @@ end
 describe("examples/mesh-node", function()
   test("joins two nodes, lets through what the policy allows, and leaves nothing", function()
     local function left()
-      return select(2, run("ip netns | grep ^mesh; ps -eo args | grep '[/]lattice.lua'; ls -d /var/run/wireguard/*.sock 2>/dev/null"))
+      return select(2, run("ip netns | grep ^mesh; ps -eo args | grep '[l]atticed --config /tmp/tmp'; "
+        .. "ls -d /var/run/wireguard/*.sock 2>/dev/null"))
     end
     local before = left()
     local good, text = run(("LATTICE='%s' examples/mesh-node/run"):format(Nodes.lattice_path))

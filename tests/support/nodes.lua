@@ -64,7 +64,9 @@ function Nodes:close()
     World.sh(("for pid in $(ip netns pids %s 2>/dev/null); do kill -9 $pid 2>/dev/null || true; done"):format(ns))
     World.sh(("ip netns del %s 2>/dev/null || true"):format(ns))
   end
-  World.sh("rm -rf " .. self.dir)
+  -- a bpffs that an agent mounted here and that outlived it
+  World.sh(("awk '$2 ~ \"^%s/\" { print $2 }' /proc/mounts | while read -r at; do umount \"$at\"; done; rm -rf %s")
+    :format(self.dir, self.dir))
 end
 
 --- Waits until fn returns something true, with a bound; that value, or the test fails.

@@ -19,6 +19,10 @@ function Source:ring(fd) end
 ---@return string? code
 function Source:nflog(group) end
 
+--- So many events were held back by the enforcer and will not come: they are counted as lost in the kernel.
+---@param count integer
+function Source:held(count) end
+
 --- Take whole records of struct lat_event from a script, in the next turn of the loop.
 ---@param bytes string
 ---@return boolean?

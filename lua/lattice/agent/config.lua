@@ -73,6 +73,9 @@ local function policy_files(self, fs)
         "at least one; relative names stand beside the config")
     end
     for _, file in ipairs(found) do
+      if fs.stat(file).mode & 2 ~= 0 then
+        self:problem(glob.source, glob.line, ("policy: every user can write %s"):format(file), "chmod o-w " .. file)
+      end
       if not seen[file] then files[#files + 1] = file end
       seen[file] = true
     end
@@ -170,6 +173,11 @@ function M.load(path, opts)
   local config, problems = self.config, self.problems
   if #problems.list == 0 then
     config.policies = policy_files(self, fs)
+    local stat = not source and fs.stat(path)
+    if stat and stat.mode & 2 ~= 0 then
+      problems:report({ name = path, text = "" }, nil,
+        { message = "every user can write the configuration", expected = "chmod o-w " .. path })
+    end
     order_handlers(self)
     if #config.devices == 0 then
       problems:report({ name = path, text = "" }, nil,

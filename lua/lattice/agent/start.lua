@@ -223,6 +223,8 @@ local function start(agent, undo)
     if not agent.names then return nil, err, code end
     agent.names:generation(agent.live)
     undo(function() return await(function(done) agent.names:close(done) end) end)
+  else
+    require("lattice.agent.names").clear() -- of an agent that was killed and had names
   end
   for _, device in ipairs(config.devices) do
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)

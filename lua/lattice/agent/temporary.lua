@@ -15,7 +15,8 @@ function M.rules(agent)
   local list = {}
   for i = #agent.temporary, 1, -1 do
     local rule = agent.temporary[i]
-    list[#list + 1] = { id = rule.id, action = rule.action, entries = rule.entries, log = true, until_ns = rule.until_ns }
+    list[#list + 1] = { id = rule.id, action = rule.action, entries = rule.entries, log = true, until_ns = rule.until_ns,
+      text = rule.text, reason = rule.reason, uid = rule.uid }
   end
   return list
 end
@@ -43,10 +44,15 @@ function M.rule(agent, id)
     where = ("temporary:%d (uid %d)"):format(id, rule.uid) }
 end
 
--- Inside steps, within `change`: gives the enforcer the list as it is now.
-local function push(agent)
+-- Inside steps, within `change`: gives the enforcer the list as it is now. What only a rule that is gone allowed is cut.
+local function push(agent, cut)
   local enforcer = agent.enforcing
-  return steps.await(function(done) enforcer:temporary(M.rules(agent), done) end)
+  local ok, err, code = steps.await(function(done) enforcer:temporary(M.rules(agent), done) end)
+  if ok and cut then
+    local count, why = steps.await(function(done) enforcer:cut(done) end)
+    if not count then agent:log("warn", "open flows of a temporary rule: " .. tostring(why)) end
+  end
+  return ok, err, code
 end
 
 --- Ends a rule. The list without it is tried again while the enforcer refuses it: a rule never outlives its time for good.
@@ -55,7 +61,7 @@ local function expire(agent, id, why, done)
     local at, rule = find(agent, id)
     if not at then return nil, ("there is no temporary rule %s"):format(tostring(id)) end
     table.remove(agent.temporary, at)
-    local ok, err = push(agent)
+    local ok, err = push(agent, true)
     if not ok then
       table.insert(agent.temporary, at, rule)
       return nil, err, "retry"
@@ -102,7 +108,7 @@ function M.add(agent, action, text, opts, done)
     local rule = { id = agent.last_temporary, action = action, text = text, entries = entries, reason = opts.reason,
       uid = opts.uid or 0, until_s = os.time() + ttl, until_ns = require("lattice.sys").clock() + ttl * 1000000000 }
     agent.temporary[#agent.temporary + 1] = rule
-    local ok, why, code = push(agent)
+    local ok, why, code = push(agent, action ~= "allow")
     if not ok then
       table.remove(agent.temporary)
       return nil, why, code

@@ -4,11 +4,11 @@ local KEY = ("A"):rep(43) .. "="
 local FILES = {
   ["/etc/lattice/policy.d/20-web.lua"] = "file", ["/etc/lattice/policy.d/10-base.lua"] = "file",
   ["/etc/lattice/policy.d/.hidden.lua"] = "file", ["/etc/lattice/policy.d/notes.txt"] = "file",
-  ["/etc/lattice/wf0.key"] = "file", ["/sys/class/net/eth0"] = "directory",
+  ["/etc/lattice/open.lua"] = "file", ["/etc/lattice/wf0.key"] = "file", ["/sys/class/net/eth0"] = "directory",
 }
 local fs = {
   stat = function(path)
-    if FILES[path] then return { type = FILES[path], mode = 384 } end
+    if FILES[path] then return { type = FILES[path], mode = path:find("open", 1, true) and 438 or 384 } end
     return nil, "no such file or directory"
   end,
   list = function(folder)
@@ -89,6 +89,7 @@ describe("lattice.lua", function()
     { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "wf0.key", peers = { { key = "' .. KEY ..
       '", endpoint = "peer.example:1", allowed = {} } } } }', "endpoint cannot be 'peer.example:1'" },
     { 'device "eth1" { kind = "existing" }\npolicy "nothing.d/*.lua"', ":2: policy: there is no file 'nothing.d/*.lua'" },
+    { 'device "eth1" { kind = "existing" }\npolicy "open.lua"', "every user can write /etc/lattice/open.lua (expected chmod" },
     { 'device "eth1" { kind = "existing" }\npolicy {}', ":2: policy takes file names" },
     { 'enforcer "epbf"', "there is no enforcer 'epbf' (expected auto, ebpf, iptables, or a function; did you mean ebpf?)" },
     { 'enforcer "auto"\nenforcer "ebpf"', ":2: enforcer is given twice" },

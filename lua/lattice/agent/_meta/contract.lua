@@ -205,7 +205,7 @@ function Agent:note(uid, text) end
 ---   included: it is down then, and the agent enforces first and calls raise).
 --- require("lattice.enforcer.nat").open(pairs: lattice.agent.Pair[], { log }, done)
 --- require("lattice.agent.names").open(options, done): options: { config, log, pin = fun(pins, done) (Enforcer:pin),
----   devices = names }.
+---   devices = names }. clear(): takes away the rules of a killed agent (a start without names, `down` without an agent).
 --- require("lattice.events").open(options) -> Source, or nil, error, code (a sink that cannot be opened): options: { routes =
 ---   lattice.generation's routes(config.audit), run_name = the node's name (default: the host's), policy = name }.
 --- require("lattice.control.server").open(agent, { path, group, writers }, done): lattice.control.Server, with close(done)

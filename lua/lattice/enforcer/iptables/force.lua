@@ -1,5 +1,6 @@
 -- What the enforcer does to the tables: puts chains in force in both families or in none, hooks them, and looks after them.
 -- Steps of tasks; an error ends the task.
+local held = require("lattice.enforcer.iptables.held")
 local read = require("lattice.enforcer.iptables.read")
 local task = require("lattice.enforcer.iptables.task")
 local text = require("lattice.enforcer.iptables.text")
@@ -17,7 +18,12 @@ end
 
 function Methods:save(family)
   local saved = M.must(task.wait(function(done) return self.tables:save(family, "filter", done) end))
-  return read.parse(saved)
+  local now = read.parse(saved)
+  if self.events then
+    self.held = self.held or {}
+    held.tell(self.held, family, now, self.events)
+  end
+  return now
 end
 
 function Methods:restore(family, book, gone, hooks)

@@ -1,0 +1,156 @@
+-- Events of a real agent, under both enforcers: each refusal is in the audit with the rule that decided it, a flood is told or
+-- counted as lost, and what a handler does wrong hurts nobody.
+package.path = "tests/support/?.lua;" .. package.path
+local Nodes = require("nodes")
+local json = require("dkjson")
+local uv = require("luv")
+
+local missing = Nodes.missing() or not Nodes.has("python3") and "python3 is not installed" or nil
+
+local POLICY = [[
+policy "node"
+allow "tcp to 203.0.113.2 port 80"
+deny { proto = "udp", to = "any", port = 443, reason = "no quic" }
+allow { proto = "icmp", to = "any", log = false }
+]]
+
+local CONFIG = [[
+device "eth0" { kind = "existing" }
+policy "p.lua"
+enforcer "ENFORCER"
+control "DIR/run/control.sock"
+pins "DIR/pins"
+audit { to = file "audit.jsonl" }
+on("flow", function(batch) error("this one fails") end, { name = "bad" })
+on("flow", function(batch)
+  for i = 1, batch.count do
+    local dir, action, proto, rule, generation, port = batch:fields(i)
+    if port == 444 then while true do end end
+  end
+end, { name = "slow" })
+]]
+
+-- Sends datagrams as fast as it can: address, port, how many.
+local FLOOD = [[
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for i in range(int(sys.argv[3])):
+    try:
+        s.sendto(b"x" * 32, (sys.argv[1], int(sys.argv[2])))
+    except OSError:
+        pass
+]]
+
+-- Which enforcers there are: the community edition has one.
+local function enforcers()
+  local pipe = assert(io.popen("'" .. Nodes.lattice_path .. "' version"))
+  local pro = pipe:read("a"):find("(pro)", 1, true)
+  pipe:close()
+  return pro and { "iptables", "ebpf" } or { "iptables" }
+end
+
+if missing then
+  describe("events of an agent", function() pending(missing) end)
+end
+
+for _, enforcer in ipairs(missing and {} or enforcers()) do
+  describe("events of an agent with " .. enforcer, function()
+    local nodes, agent, socket
+
+    local function status()
+      local p = nodes:lattice({ "--socket", socket, "status", "--json" })
+      return p.status == 0 and assert(json.decode(p.out)) or nil
+    end
+
+    local function records(wanted)
+      local list = {}
+      for line in io.lines(nodes.dir .. "/audit.jsonl") do
+        local event = assert(json.decode(line))
+        local own = event.unmapped.lattice
+        if not wanted or wanted(own, event) then list[#list + 1] = { own = own, event = event } end
+      end
+      return list
+    end
+
+    setup(function()
+      nodes = Nodes.new()
+      assert(uv.fs_chmod(nodes.dir, tonumber("755", 8)))
+      socket = nodes.dir .. "/run/control.sock"
+      nodes:file("p.lua", POLICY)
+      nodes:file("flood.py", FLOOD)
+      nodes:file("lattice.lua", (CONFIG:gsub("ENFORCER", enforcer):gsub("DIR", nodes.dir)))
+      nodes:start("peer", { "python3", "-u", "-m", "http.server", "80" }):expect("Serving")
+      agent = nodes:latticed({ "--config", nodes.dir .. "/lattice.lua" })
+      Nodes.await("the agent", function()
+        if agent.status then error("latticed ended: " .. agent.err) end
+        return uv.fs_stat(socket) and status()
+      end, 20000)
+    end)
+
+    teardown(function() nodes:close() end)
+
+    it("name the rule, its place and reason, and the flow; log = false makes none", function()
+      nodes:try("node", "ping -c 1 -W 2 203.0.113.2")
+      nodes:sh("node", "curl -sf -m 5 -o /dev/null http://203.0.113.2/")
+      nodes:sh("node", "python3 " .. nodes.dir .. "/flood.py 203.0.113.2 443 3")
+      local refused = Nodes.await("the records", function()
+        local list = records(function(own, event)
+          return own.kind == "verdict" and event.dst_endpoint.port == 443
+        end)
+        return #list >= 3 and list
+      end)
+      assert.equal(3, #refused)
+      local own, event = refused[1].own, refused[1].event
+      assert.same({ "deny", 2, 1, "no quic", "203.0.113.1", "203.0.113.2", "udp", 2 }, { own.action, own.rule,
+        own.generation, own.text, event.src_endpoint.ip, event.dst_endpoint.ip, event.connection_info.protocol_name,
+        event.connection_info.direction_id })
+      assert.matches("p.lua:3$", own.where)
+      local allowed = records(function(o, e) return o.kind == "verdict" and e.dst_endpoint.port == 80 end)
+      assert.equal("allow", allowed[1].own.action)
+      assert.matches("p.lua:2$", allowed[1].own.where)
+      assert.equal(0, #records(function(o, e)
+        return o.kind == "verdict" and e.connection_info.protocol_name == "icmp" and o.action == "allow"
+      end))
+    end)
+
+    it("of a flood are told or counted as lost, all of them", function()
+      local before = assert(status()).events
+      nodes:sh("peer", "python3 " .. nodes.dir .. "/flood.py 203.0.113.1 9 50000")
+      local told, dropped
+      Nodes.await("all of them", function()
+        -- of each processor the next event tells what was lost before it
+        for cpu = 0, #uv.cpu_info() - 1 do
+          nodes:try("peer", ("taskset -c %d python3 %s/flood.py 203.0.113.1 9 1"):format(cpu, nodes.dir))
+        end
+        local now = assert(status())
+        for _, row in ipairs(now.counters) do
+          if row.rule == 0 then dropped = row.packets end
+        end
+        now = assert(status()) -- what a look at the counters found held back
+        told = now.events.seen - before.seen + now.events.lost_in_kernel - before.lost_in_kernel
+        return dropped >= 40000 and told >= dropped
+      end, 20000)
+      -- the default drops other packets, too, and a few more of them between the two looks
+      assert.is_true(told - dropped <= 50, ("%d told, %d dropped"):format(told, dropped))
+    end)
+
+    it("are not hurt by a handler that fails or does not end", function()
+      nodes:sh("node", "python3 " .. nodes.dir .. "/flood.py 203.0.113.2 444 1")
+      Nodes.await("the notes", function()
+        local bad = #records(function(own) return own.kind == "handler" and own.text:find("bad", 1, true) end)
+        local slow = #records(function(own) return own.kind == "handler" and own.text:find("slow", 1, true) end)
+        return bad >= 1 and slow >= 1
+      end)
+      assert.is_table(status())
+      assert.is_nil(agent.status)
+    end)
+
+    it("end with the agent, and the log is whole but for what it counts as lost", function()
+      agent:kill("sigterm")
+      assert.equal(0, agent:wait().status)
+      local p = nodes:lattice({ "log", "--check", nodes.dir .. "/audit.jsonl" })
+      assert.not_matches("missing before it", p.out)
+      assert.not_matches("no record of its end", p.out)
+    end)
+  end)
+end
