@@ -1,6 +1,7 @@
 -- What the tier "vm" runs in each virtual machine, as root; TAP on stdout. Argument "all": doctor, the unit tests that
--- lean on the kernel, real programs and a few tries of every way round. "run": doctor and real programs. "refused":
--- user namespaces are off, and `lattice run` says so and runs nothing.
+-- lean on the kernel, real programs, a few tries of every way round, and what "node" runs. "run": doctor and real programs.
+-- "node": the primitives of the node agent, its enforcers against the oracle, the agent on real devices. "refused": user
+-- namespaces are off, and `lattice run` says so and runs nothing.
 package.path = "tests/support/?.lua;" .. package.path
 local steps = require("steps")
 local quote = steps.quote
@@ -56,8 +57,9 @@ end
 local function spec(file, who, become)
   local report = os.tmpname()
   os.remove(report)
-  local words = ("%senv LATTICE_REPORT=%s lua5.4 tests/support/busted.lua -o tests/support/report.lua %s")
-    :format(become, report, file)
+  local host = file:match("/primitives/") and "scripts/busted" or "lua5.4 tests/support/busted.lua"
+  local words = ("%senv LATTICE_REPORT=%s LATTICE_BUILD=%s %s -o tests/support/report.lua %s")
+    :format(become, report, quote(build), host, file)
   local good, how = steps.run(words, log, 300 * patience)
   local results, failed = 0, 0
   local plan
@@ -102,7 +104,20 @@ local function programs()
   end
 end
 
+-- The names of the specs that need the kernel's parts of a node.
+local function node()
+  for _, name in ipairs({ "bpf", "map", "tc", "tun", "link", "wireguard", "iptables", "nflog", "netns", "queue" }) do
+    spec("tests/lua/primitives/" .. name .. "_spec.lua", "root", "")
+  end
+  spec("tests/agree/tc_spec.lua", "root", "LATTICE_AGREE_SETS=20 ")
+  spec("tests/agree/iptables_spec.lua", "root", "LATTICE_AGREE_SETS=4 ")
+  for _, name in ipairs({ "agent_guard", "device", "iptables", "nat", "wireguard", "control" }) do
+    spec("tests/e2e/" .. name .. "_spec.lua", "root", "")
+  end
+end
+
 local what = {
+  node = node,
   all = function()
     doctor()
     for _, pattern in ipairs({ "test_launcher*", "test_connects*", "test_flows*", "test_dns*" }) do
@@ -110,6 +125,7 @@ local what = {
     end
     programs()
     spec("tests/escape/attacks_spec.lua", "root", "")
+    node()
   end,
   run = function()
     doctor()
