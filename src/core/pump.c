@@ -8,12 +8,14 @@
 #define MEMORY_DEFAULT 4096
 /* Events of a generation may come after the flip to the next one; with three, two quick reloads are named rightly. */
 #define GENERATIONS 3
+#define LOST_IN_KERNEL "the kernel's event buffer was full, or a rule made too many"
 #define LOSS_NS (20 * LAT_NS_PER_MS) /* between two records of losses, so that a flood makes few */
 
 struct lat_pump {
 	struct lat_audit *audit;
 	struct lat_policy *policies[GENERATIONS]; /* newest first; NULL: none */
 	struct lat_pump_counters counters;
+	uint64_t by_events, ahead; /* lost by LOSS events; of lat_pump_account, and not by events yet */
 	struct lat_event loss; /* packets: not told yet, in one record */
 	const char *loss_why;
 	uint64_t loss_told_ns;
@@ -225,9 +227,14 @@ int lat_pump_take(struct lat_pump *p, const void *data, size_t size, struct lat_
 	if (copy)
 		*copy = loss;
 	if (loss.kind == LAT_EVENT_LOSS) {
+		uint64_t known = loss.packets < p->ahead ? loss.packets : p->ahead;
+
+		p->by_events += loss.packets;
+		p->ahead -= known;
+		loss.packets -= known;
 		p->counters.lost_in_kernel += loss.packets;
 		write_loss(p, loss.packets, &loss,
-			loss.rule ? "not told one by one: the rate of the rule" : "the kernel's event buffer was full");
+			loss.rule ? "not told one by one: the rate of the rule" : LOST_IN_KERNEL);
 		return 0;
 	}
 	*e = loss;
@@ -236,6 +243,17 @@ int lat_pump_take(struct lat_pump *p, const void *data, size_t size, struct lat_
 	if (p->audit)
 		write_event(p, e);
 	return 0;
+}
+
+void lat_pump_account(struct lat_pump *p, uint64_t total)
+{
+	uint64_t told = p->by_events + p->ahead;
+
+	if (total <= told)
+		return;
+	p->ahead += total - told;
+	p->counters.lost_in_kernel += total - told;
+	write_loss(p, total - told, NULL, LOST_IN_KERNEL);
 }
 
 void lat_pump_lost(struct lat_pump *p, uint64_t count, bool in_kernel, const char *why)

@@ -45,6 +45,9 @@ int lat_pump_take(struct lat_pump *pump, const void *data, size_t size, struct l
 /* The reader missed `count` events, in the kernel or here; why: a constant, for the record. */
 void lat_pump_lost(struct lat_pump *pump, uint64_t count, bool in_kernel, const char *why);
 
+/* The kernel's own account of the events that it lost since the pump began: what of it no LOSS event has told yet (it comes
+ * with the next event, if there is one) is told now, and not again. */
+void lat_pump_account(struct lat_pump *pump, uint64_t total);
 /* Losses are told in one record for a moment's worth of them: writes it when it is due. true: one waits to become due. */
 bool lat_pump_flush(struct lat_pump *pump);
 

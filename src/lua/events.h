@@ -79,6 +79,7 @@ int lat_events_ring(lua_State *L);
 int lat_events_nflog(lua_State *L);
 int lat_events_push(lua_State *L);
 int lat_events_held(lua_State *L);
+int lat_events_account(lua_State *L);
 int lat_events_watch(lua_State *L);
 
 #define LAT_EVENTS_BATCH_FIELDS                                                                    \

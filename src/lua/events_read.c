@@ -302,6 +302,16 @@ int lat_events_held(lua_State *L)
 	return 0;
 }
 
+int lat_events_account(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	lua_Integer total = luaL_checkinteger(L, 2);
+
+	luaL_argcheck(L, total >= 0, 2, "a count expected");
+	lat_pump_account(s->pump, (uint64_t)total);
+	return 0;
+}
+
 int lat_events_push(lua_State *L)
 {
 	struct lat_events *s = lat_events_check(L);

@@ -237,6 +237,8 @@ static const struct lat_api_function methods[] = {
 		"Take the packets of an NFLOG group whose prefix is \"lattice:GENERATION:RULE:ACTION:DIR\"." },
 	{ "held", lat_events_held, "count: integer", "",
 		"So many events were held back by the enforcer and will not come: they are counted as lost in the kernel." },
+	{ "account", lat_events_account, "total: integer", "",
+		"The kernel's own count of lost events since the source was opened: what no LOSS event has told yet is told now." },
 	{ "push", lat_events_push, "bytes: string", "boolean?, string? error, string? code",
 		"Take whole records of struct lat_event from a script, in the next turn of the loop." },
 	{ "on", lat_events_on, "handler: { name: string, before?: string, after?: string, call: fun(batch: lattice.events.Batch) }",

@@ -133,6 +133,29 @@ static void losses_add_up(void **state)
 	lat_pump_free(p, 1000);
 }
 
+static void a_loss_that_was_told_ahead_is_not_told_again(void **state)
+{
+	struct lat_pump *p = new_pump(4);
+	struct lat_event e = event(1, 0);
+	struct lat_pump_counters c;
+
+	e.kind = LAT_EVENT_LOSS;
+	e.packets = 10;
+	assert_int_equal(lat_pump_take(p, &e, sizeof(e), NULL), 0);
+	lat_pump_account(p, 10); /* nothing new */
+	lat_pump_account(p, 25); /* 15 that no event has told */
+	lat_pump_account(p, 25);
+	lat_pump_count(p, &c);
+	assert_int_equal(c.lost_in_kernel, 25);
+	e.packets = 20; /* those 15 and 5 more */
+	assert_int_equal(lat_pump_take(p, &e, sizeof(e), NULL), 0);
+	lat_pump_account(p, 30);
+	lat_pump_account(p, 3);
+	lat_pump_count(p, &c);
+	assert_int_equal(c.lost_in_kernel, 30);
+	lat_pump_free(p, 1000);
+}
+
 static void order_is(const struct lat_order_item *items, size_t count, const char *expected)
 {
 	char text[LAT_ORDER_MAX + 1] = "";
@@ -168,6 +191,7 @@ int main(void)
 		cmocka_unit_test(what_is_no_event_is_counted_and_goes_no_further),
 		cmocka_unit_test(rules_are_named_by_the_generation_of_the_event),
 		cmocka_unit_test(losses_add_up),
+		cmocka_unit_test(a_loss_that_was_told_ahead_is_not_told_again),
 		cmocka_unit_test(before_and_after_are_kept_and_contradictions_refused),
 	};
 

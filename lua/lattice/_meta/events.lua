@@ -23,6 +23,10 @@ function Source:nflog(group) end
 ---@param count integer
 function Source:held(count) end
 
+--- The kernel's own count of lost events since the source was opened: what no LOSS event has told yet is told now.
+---@param total integer
+function Source:account(total) end
+
 --- Take whole records of struct lat_event from a script, in the next turn of the loop.
 ---@param bytes string
 ---@return boolean?

@@ -39,7 +39,10 @@ function M.open(options, done)
   end
   open_filter(options.adopt, function(filter, err, code)
     if not filter then return done(nil, err, code) end
-    done(setmetatable({ filter = filter, pins = {}, rules = {}, open_filter = open_filter }, Ebpf))
+    local self = setmetatable({ filter = filter, pins = {}, rules = {}, open_filter = open_filter,
+      events = options.events }, Ebpf)
+    self.lost_before = self:lost()
+    done(self)
   end)
 end
 
@@ -122,8 +125,23 @@ function Ebpf:generation()
   return n ~= 0 and n or nil
 end
 
+-- Events that the programs could not tell, by their own count.
+function Ebpf:lost()
+  local sum = 0
+  for _, device in ipairs(self.filter and self.filter:status() or {}) do
+    sum = sum + device.packets.events_lost + device.packets.events_held
+  end
+  return sum
+end
+
+-- A program tells of a loss with its next event; when none comes any more, its count does.
+function Ebpf:tell_lost()
+  if self.events.account then self.events:account(math.max(0, self:lost() - self.lost_before)) end
+end
+
 function Ebpf:counters(done)
   if not self.filter then return away(done) end
+  self:tell_lost()
   self.filter:counters(done)
 end
 
@@ -185,6 +203,7 @@ end
 
 function Ebpf:close(keep, done)
   if not self.filter then return away(done) end
+  self:tell_lost()
   self.filter:finish(keep, function(ok, err)
     self.filter:close()
     done(ok, err)
