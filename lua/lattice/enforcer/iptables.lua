@@ -154,7 +154,7 @@ function Iptables:counters(done)
   self:turn(function()
     local counts = { [0] = { packets = 0, bytes = 0 } }
     for _, family in ipairs(self.families) do
-      read.counters(self:save(family), self.number or 0, text.TEMPORARY, counts)
+      read.counters(self:save(family), text.TEMPORARY, counts)
     end
     return counts
   end, done)

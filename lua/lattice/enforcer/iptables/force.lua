@@ -18,7 +18,7 @@ end
 
 function Methods:save(family)
   local saved = M.must(task.wait(function(done) return self.tables:save(family, "filter", done) end))
-  local now = read.parse(saved)
+  local now = read.parse(saved, task.ticker())
   if self.events then
     self.held = self.held or {}
     held.tell(self.held, family, now, self.events)
@@ -64,10 +64,11 @@ end
 
 -- Our chains as they were read: to put them back.
 local function book_of(now)
-  local book = text.book()
+  local book, tick = text.book(), task.ticker()
   for _, name in ipairs(read.ours(now)) do
     book:chain(name)
     for _, rule in ipairs(now.chains[name]) do book:add(name, rule.text) end
+    tick()
   end
   return book
 end
@@ -85,6 +86,7 @@ function Methods:swap(books)
       task.fail(err, code)
     end
     done[#done + 1] = family
+    if self.held then self.held[family] = {} end -- the chains count from nothing again
   end
   return before
 end

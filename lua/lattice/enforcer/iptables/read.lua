@@ -7,16 +7,19 @@ local M = {}
 function M.own(name)
   local rest = name:match("^LATTICE%-(.+)$")
   return rest ~= nil and (rest == "IN" or rest == "OUT" or rest == "DENY" or rest == "DROP"
-    or rest:find("^TEMP%-") ~= nil or rest:find("^%d+%-") ~= nil)
+    or rest:find("^TEMP%-") ~= nil or rest:find("^[OIRN]R?%d") ~= nil)
 end
 
---- Reads the text of `iptables-save -c` of one table.
+--- Reads the text of `iptables-save -c` of one table. tick: called now and then.
 ---@param text string
+---@param tick? fun()
 ---@return { names: string[], chains: table<string, table>, policies: table<string, string> } rules
 --- chains[name]: { text (without -A NAME), packets, bytes }
-function M.parse(text)
-  local read = { names = {}, chains = {}, policies = {} }
+function M.parse(text, tick)
+  local read, count = { names = {}, chains = {}, policies = {} }, 0
   for line in text:gmatch("[^\n]+") do
+    count = count + 1
+    if tick and count % 500 == 0 then tick() end
     local first = line:byte(1)
     if first == 58 then -- ":NAME POLICY [0:0]"
       local name, policy = line:match("^:(%S+) (%S+)")
@@ -81,11 +84,10 @@ function M.hooks(read, wanted, targets, after)
   return lines
 end
 
---- Packets and bytes by rule of one generation; temporary rules by their number in events.
-function M.counters(read, generation, temporary, counts)
-  local prefix = ("^LATTICE%%-%d%%-R(%%d+)"):format(generation)
+--- Packets and bytes by rule; temporary rules by their number in events.
+function M.counters(read, temporary, counts)
   for name, chain in pairs(read.chains) do
-    local rule = math.tointeger(name:match(prefix .. "$") or name:match(prefix .. "%-[OI]$"))
+    local rule = math.tointeger(name:match("^LATTICE%-R(%d+)$") or name:match("^LATTICE%-R(%d+)%-[OI]$"))
     local id = not rule and math.tointeger(name:match("^LATTICE%-TEMP%-R(%d+)$"))
     local last = chain[#chain]
     if (rule or id) and last then

@@ -3,12 +3,15 @@
 --   LATTICE-OUT, LATTICE-IN   hooked for what leaves and enters a device: what the live generation let pass goes on, the
 --                             rest is judged
 --   LATTICE-TEMP-O, ...       temporary rules; ends in the tree
---   LATTICE-7-O1, ...         the tree of generation 7 (tree.lua)
---   LATTICE-7-N1-O, ...       a run of name rules: the addresses pinned now
---   LATTICE-7-R12             what rule 12 does, and its counters; R0-O and R0-I: the default
+--   LATTICE-O1, ...           the tree (tree.lua)
+--   LATTICE-N1-O, ...         a run of name rules: the addresses pinned now
+--   LATTICE-R12               what rule 12 does, and its counters; R0-O and R0-I: the default
 --   LATTICE-DENY, LATTICE-DROP
 --
--- Each comes in four variants: O and I judge a packet that opens or continues an out or in flow, OR and IR the same flow
+-- The next generation has the same names: iptables-nft fills ten thousand chains anew in seconds, and needs a minute to add
+-- that many and remove as many others.
+--
+-- Trees come in four variants: O and I judge a packet that opens or continues an out or in flow, OR and IR the same flow
 -- by a packet of its replies, which is needed once a reload has made an open flow's mark old.
 --
 -- A judged flow carries the mark of the generation that let it pass, in the top byte of conntrack's mark: the low
@@ -72,8 +75,8 @@ local function verdict(book, chain, gen, id, rule, dir)
   end
   if passes[rule.action] and (rule.rate or 0) > 0 then
     local rate = math.min(rule.rate, 1000000)
-    book:add(chain, ("-m hashlimit --hashlimit-above %d/sec --hashlimit-burst %d --hashlimit-name %s -g %s-X")
-      :format(rate, rate, chain, chain))
+    book:add(chain, ("-m hashlimit --hashlimit-above %d/sec --hashlimit-burst %d --hashlimit-name lattice-%d-%s -g %s-X")
+      :format(rate, rate, gen.number, chain:match("%-(.*)$"), chain)) -- the kernel keeps a name's rate
     log(chain .. "-X", "deny")
     book:add(chain .. "-X", "-g LATTICE-DENY")
   end
@@ -100,9 +103,9 @@ end
 
 -- ---- the trees ----
 
-local function rule_chain(gen, rule, dir)
-  if rule == 0 then return ("LATTICE-%d-R0-%s"):format(gen.number, dir == "in" and "I" or "O") end
-  return ("LATTICE-%d-R%d"):format(gen.number, rule)
+local function rule_chain(rule, dir)
+  if rule == 0 then return dir == "in" and "LATTICE-R0-I" or "LATTICE-R0-O" end
+  return "LATTICE-R" .. rule
 end
 
 local function emitter(book, gen, family, name, default)
@@ -111,7 +114,7 @@ local function emitter(book, gen, family, name, default)
 
   local function chain()
     count = count + 1
-    local made = ("LATTICE-%d-%s%d"):format(gen.number, name, count)
+    local made = ("LATTICE-%s%d"):format(name, count)
     book:chain(made)
     return made
   end
@@ -121,12 +124,12 @@ local function emitter(book, gen, family, name, default)
     local made = chain()
     for _, m in ipairs(match.matches(variant, family, boxes)) do
       if m.run then
-        book:add(made, ("-j LATTICE-%d-N%d-%s"):format(gen.number, m.run.id, name))
+        book:add(made, ("-j LATTICE-N%d-%s"):format(m.run.id, name))
         book:add(made, ("-m connmark --mark %s -m conntrack --ctdir %s -j RETURN")
           :format(mark(variant.dir, gen.mark), variant.state))
       else
         gen.used[m.rule] = true
-        book:add(made, m.text .. "-g " .. rule_chain(gen, m.rule, variant.dir))
+        book:add(made, m.text .. "-g " .. rule_chain(m.rule, variant.dir))
       end
     end
     book:add(made, "-g " .. default)
@@ -152,10 +155,10 @@ end
 
 local function pinned(book, gen, family, name, run, pins)
   local variant = variants[name]
-  local chain = ("LATTICE-%d-N%d-%s"):format(gen.number, run.id, name)
+  local chain = ("LATTICE-N%d-%s"):format(run.id, name)
   book:chain(chain)
   for _, m in ipairs(match.matches(variant, family, match.pinned(run, pins, family, variant.dir))) do
-    book:add(chain, m.text .. "-g " .. rule_chain(gen, m.rule, variant.dir))
+    book:add(chain, m.text .. "-g " .. rule_chain(m.rule, variant.dir))
   end
 end
 
@@ -254,18 +257,18 @@ function M.compile(generation, options, tick)
       local dir = variants[name].dir
       local side = gen.source[dir]
       local boxes = match.weave(match.boxes(side.entries, family, dir), side.runs)
-      local emit = emitter(book, gen, family, name, rule_chain(gen, 0, dir))
+      local emit = emitter(book, gen, family, name, rule_chain(0, dir))
       gen.roots[family][name] = tree.build(boxes, emit, tick)
     end
     for _, dir in ipairs({ "out", "in" }) do
       for _, n in ipairs(gen.source[dir].names) do gen.used[n.rule] = true end
-      verdict(book, rule_chain(gen, 0, dir), gen, 0, { action = info.default }, dir)
+      verdict(book, rule_chain(0, dir), gen, 0, { action = info.default }, dir)
     end
     local used = {}
     for rule in pairs(gen.used) do used[#used + 1] = rule end
     table.sort(used)
     for _, rule in ipairs(used) do
-      verdict(book, rule_chain(gen, rule), gen, rule, generation:rule(rule), gen.source.dirs[rule])
+      verdict(book, rule_chain(rule), gen, rule, generation:rule(rule), gen.source.dirs[rule])
       tick()
     end
     refusals(book, family)

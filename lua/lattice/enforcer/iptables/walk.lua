@@ -165,7 +165,7 @@ function M.flow(read, flow)
   -- "return" or a final verdict
   local function run(name)
     while true do
-      local id = name:match("^LATTICE%-%d+%-R(%d+)$") or name:match("^LATTICE%-%d+%-R(0)%-[OI]$")
+      local id = name:match("^LATTICE%-R(%d+)$") or name:match("^LATTICE%-R(0)%-[OI]$")
       if id then outcome.rule = math.tointeger(id) end
       outcome.temporary = math.tointeger(name:match("^LATTICE%-TEMP%-R(%d+)$")) or outcome.temporary
       local go
