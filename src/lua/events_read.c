@@ -258,6 +258,12 @@ int lat_events_ring(lua_State *L)
 	r = lat_ring_open(fd, take, s, &ring);
 	if (r < 0)
 		return lat_push_errno(L, r, "read a ring buffer");
+	for (reader = s->readers; reader; reader = reader->next)
+		if (reader->ring && lat_ring_id(reader->ring) == lat_ring_id(ring)) { /* a device came back: its ring is read */
+			lat_ring_free(ring);
+			lua_pushboolean(L, true);
+			return 1;
+		}
 	r = reader_new(s, lat_ring_fd(ring), &reader);
 	if (r < 0) {
 		lat_ring_free(ring);

@@ -11,6 +11,11 @@ void lat_ring_free(struct lat_ring *ring)
 {
 }
 
+unsigned lat_ring_id(const struct lat_ring *ring)
+{
+	return 0;
+}
+
 int lat_ring_fd(const struct lat_ring *ring)
 {
 	return -1;

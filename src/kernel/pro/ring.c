@@ -9,6 +9,7 @@ struct lat_ring {
 	lat_ring_record record;
 	void *ctx;
 	int map_fd, left;
+	unsigned id;
 };
 
 /* A negative result ends the consuming, the record counts as read all the same. */
@@ -43,6 +44,7 @@ int lat_ring_open(int map_fd, lat_ring_record record, void *ctx, struct lat_ring
 		return r;
 	}
 	ring->map_fd = map_fd;
+	ring->id = info.id;
 	*out = ring;
 	return 0;
 }
@@ -54,6 +56,11 @@ void lat_ring_free(struct lat_ring *ring)
 	ring_buffer__free(ring->buffer);
 	close(ring->map_fd);
 	free(ring);
+}
+
+unsigned lat_ring_id(const struct lat_ring *ring)
+{
+	return ring->id;
 }
 
 int lat_ring_fd(const struct lat_ring *ring)

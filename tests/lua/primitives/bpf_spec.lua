@@ -200,6 +200,7 @@ describe("a ring of events", function()
     assert(template:set("\0\0\0\0", pack({ rule = 5, generation = 2, port = 443 })))
     local source <close> = assert(events.open())
     assert(source:ring(assert(ring:fd())))
+    assert(source:ring(assert(ring:fd()))) -- once more is the same reader
     fn(source, function(count, runs)
       local s = state:get(0)
       s[1] = count
