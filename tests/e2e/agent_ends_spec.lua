@@ -13,6 +13,7 @@ allow "in udp from 203.0.113.2 port 7"
 
 local function suite(enforcer)
   local nodes
+  local strongest = enforcer == "ebpf" and it or function() end
 
   before_each(function() nodes = Agents.new() end)
   after_each(function() nodes:close() end)
@@ -96,8 +97,7 @@ local function suite(enforcer)
     assert.equal(0, nodes:down())
   end)
 
-  it("gives way to iptables when it fails at run time, and nothing gets through meanwhile", function()
-    if enforcer ~= "ebpf" then return pending("iptables is the last one") end
+  strongest("gives way to iptables when it fails at run time, and nothing gets through meanwhile", function()
     nodes:configure({ policy = policy, enforcer = "auto" })
     local full = nodes.dir .. "/full"
     nodes:up({ env = { LD_PRELOAD = Agents.helpers .. "bpf_preload.so", BPF_FAILS = full } })
@@ -113,12 +113,12 @@ local function suite(enforcer)
     local told = assert(Agents.json.decode(lattice("status", "--json").out))
     assert.equal("iptables", told.enforcer.name)
     assert.matches("fallback: ebpf failed at run time", told.enforcer.reason)
-    assert.equal("", nodes:sh("node", "tc filter show dev eth0 egress; ls -A " .. nodes.dir .. "/pins | grep -v debug || true"))
+    assert.equal("", nodes:sh("node", "tc filter show dev eth0 egress; ls -A " .. nodes.dir ..
+      "/pins | grep -v debug || true"))
     assert.equal(0, nodes:down())
   end)
 
-  it("keeps the old generation when it fails at run time and was forced", function()
-    if enforcer ~= "ebpf" then return pending("its failures are in iptables_spec") end
+  strongest("keeps the old generation when it fails at run time and was forced", function()
     nodes:configure({ policy = policy, enforcer = "ebpf" })
     nodes:up({ env = { LD_PRELOAD = Agents.helpers .. "bpf_preload.so", BPF_FAILS = nodes.dir .. "/full" } })
     nodes:file("full", "")
@@ -130,8 +130,7 @@ local function suite(enforcer)
     assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81))
   end)
 
-  it("is passed over, with one warning, where the kernel or the privileges refuse it", function()
-    if enforcer ~= "ebpf" then return pending("it is the weakest") end
+  strongest("is passed over, with one warning, where the kernel or the privileges refuse it", function()
     if not World.has("capsh") then return pending("capsh is not installed (libcap2-bin)") end
     nodes:configure({ policy = policy, enforcer = "auto" })
     local p = nodes:start("node", { "capsh", "--drop=cap_bpf,cap_sys_admin", "--", "-c",
@@ -150,8 +149,7 @@ local function suite(enforcer)
     assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81)) -- nothing was attached
   end)
 
-  it("changes the enforcer by a reload, and is never open meanwhile; NAT and forwarding are not touched", function()
-    if enforcer ~= "ebpf" then return pending("it is one change there and back") end
+  strongest("changes the enforcer by a reload, and is never open meanwhile; NAT and forwarding are not touched", function()
     local extra = 'nat { source = "172.18.0.0/16", out = "eth0" }\nforward { from = "eth0", to = "eth1" }'
     up({ extra = extra })
     local denied = nodes:sender("peer", "203.0.113.1", 53)
@@ -257,8 +255,8 @@ describe("latticed", function()
     end)
   end
 
+  if Agents.able("ebpf") then return end
   it("does not do the weaker thing in the community edition: exit 6", function()
-    if Agents.able("ebpf") then return pending("this is the pro edition") end
     local nodes = Agents.new()
     nodes:configure({ policy = policy, enforcer = "ebpf" })
     local p = nodes:latticed({ "--config", nodes.config }):wait()

@@ -157,8 +157,10 @@ local function open_control(agent)
   local control, err, code = await(function(done)
     require("lattice.control.server").open(agent, options, done)
   end)
-  if control then require("lattice.control.repl").register(control, agent) end
-  return control, err, code
+  if not control then return nil, err, code end
+  agent.control = control
+  require("lattice.control.repl").register(control, agent)
+  return control
 end
 
 local function choose(agent)
@@ -230,8 +232,8 @@ local function start(agent, undo)
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)
     if not ok then return nil, ("%s: %s"):format(device.where, tostring(err)), code or "unavailable" end
   end
-  agent.control, err, code = open_control(agent)
-  if not agent.control then return nil, err, code end
+  ok, err, code = open_control(agent)
+  if not ok then return nil, err, code end
   ok, err = drop_privileges(agent)
   if not ok then return nil, err, "unavailable" end
   agent.begun = true
@@ -250,7 +252,8 @@ local function unwind(agent, keep)
   local good = true
   while #agent.undo > 0 do
     local fn = table.remove(agent.undo)
-    local ok, err = fn(keep)
+    local whole, ok, err = pcall(fn, keep)
+    if not whole then ok, err = nil, ok end
     if not ok then
       good = false
       agent:log("error", "stop: " .. tostring(err))
@@ -265,7 +268,8 @@ end
 function M.start(agent, done)
   agent.undo = {}
   agent:exclusive(function()
-    local ok, err, code = start(agent, function(fn) agent.undo[#agent.undo + 1] = fn end)
+    local whole, ok, err, code = pcall(start, agent, function(fn) agent.undo[#agent.undo + 1] = fn end)
+    if not whole then ok, err, code = nil, "internal error: " .. tostring(ok), "internal" end
     if ok then return true end
     close_control(agent)
     unwind(agent, agent.adopted == true)

@@ -110,7 +110,9 @@ local function install()
   fake("lattice.control.server", { open = function(_, options, done)
     if broken.control then return done(nil, "the socket is taken") end
     note("open control")
-    done({ close = function(_, closed)
+    done({ verb = function()
+      if broken.verb then error("a fault of ours") end
+    end, close = function(_, closed)
       note("close control")
       closed(true)
     end })
@@ -213,7 +215,10 @@ describe("the agent", function()
   end)
 
   it("takes everything back when a step fails, but never what was in force before", function()
-    broken.control = true
+    broken.verb = true
+    assert.is_nil((start()))
+    assert.is_true(has("close ebpf false", "close nat false", "close control"))
+    broken.verb, broken.control, calls = nil, true, {}
     local ok, err = start()
     assert.is_nil(ok)
     assert.matches("the socket is taken", err)
