@@ -89,7 +89,8 @@ describe("lattice.lua", function()
     { 'device "wf0" { address = "10.0.0.1/24", wireguard = { key = file "wf0.key", peers = { { key = "' .. KEY ..
       '", endpoint = "peer.example:1", allowed = {} } } } }', "endpoint cannot be 'peer.example:1'" },
     { 'device "eth1" { kind = "existing" }\npolicy "nothing.d/*.lua"', ":2: policy: there is no file 'nothing.d/*.lua'" },
-    { 'device "eth1" { kind = "existing" }\npolicy "open.lua"', "every user can write /etc/lattice/open.lua (expected chmod" },
+    { 'device "eth1" { kind = "existing" }\npolicy "open.lua"',
+      "every user can write /etc/lattice/open.lua (expected chmod" },
     { 'device "eth1" { kind = "existing" }\npolicy {}', ":2: policy takes file names" },
     { 'enforcer "epbf"', "there is no enforcer 'epbf' (expected auto, ebpf, iptables, or a function; did you mean ebpf?)" },
     { 'enforcer "auto"\nenforcer "ebpf"', ":2: enforcer is given twice" },
