@@ -14,6 +14,8 @@
 struct lat_pump {
 	struct lat_audit *audit;
 	struct lat_policy *policies[GENERATIONS]; /* newest first; NULL: none */
+	struct lat_pump_name *names; /* sorted by address */
+	size_t name_count;
 	struct lat_pump_counters counters;
 	uint64_t by_events, ahead; /* lost by LOSS events; of lat_pump_account, and not by events yet */
 	struct lat_event loss; /* packets: not told yet, in one record */
@@ -81,6 +83,36 @@ void lat_pump_rule(const struct lat_pump *p, const struct lat_event *e, struct l
 	}
 	snprintf(out->buf, sizeof(out->buf), "rule %u", e->rule);
 	out->where = out->buf;
+}
+
+static int by_address(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct lat_addr));
+}
+
+int lat_pump_names(struct lat_pump *p, const struct lat_pump_name *names, size_t count)
+{
+	struct lat_pump_name *copy = NULL;
+
+	if (count) {
+		copy = malloc(count * sizeof(*copy));
+		if (!copy)
+			return -ENOMEM;
+		memcpy(copy, names, count * sizeof(*copy));
+		qsort(copy, count, sizeof(*copy), by_address);
+	}
+	free(p->names);
+	p->names = copy;
+	p->name_count = count;
+	return 0;
+}
+
+const char *lat_pump_name(const struct lat_pump *p, const struct lat_event *e)
+{
+	const struct lat_pump_name *found =
+		p->name_count ? bsearch(e->remote, p->names, p->name_count, sizeof(*found), by_address) : NULL;
+
+	return found ? found->name : NULL;
 }
 
 void lat_event_flow(const struct lat_event *e, struct lat_flow *f)
@@ -160,6 +192,7 @@ static void write_loss(struct lat_pump *p, uint64_t count, const struct lat_even
 static void write_event(struct lat_pump *p, const struct lat_event *e)
 {
 	uint8_t kind = e->kind == LAT_EVENT_CLOSE ? LAT_RECORD_CLOSE : LAT_RECORD_VERDICT;
+	const char *name = lat_pump_name(p, e);
 	struct lat_event_rule rule;
 	struct lat_record r;
 
@@ -179,6 +212,8 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 		r.bytes_in = e->bytes_in;
 		r.duration_ns = e->duration_ns;
 	}
+	if (name)
+		put_text(r.name, sizeof(r.name), name);
 	put_text(r.where, sizeof(r.where), rule.where);
 	if (rule.reason)
 		put_text(r.text, sizeof(r.text), rule.reason);
@@ -197,6 +232,7 @@ uint64_t lat_pump_free(struct lat_pump *p, int timeout_ms)
 		lost = lat_audit_stop(p->audit, timeout_ms);
 	for (size_t i = 0; i < GENERATIONS; i++)
 		lat_policy_unref(p->policies[i]);
+	free(p->names);
 	free(p->kept);
 	free(p);
 	return lost;

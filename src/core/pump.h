@@ -40,6 +40,16 @@ uint64_t lat_pump_free(struct lat_pump *pump, int timeout_ms);
 void lat_pump_generation(struct lat_pump *pump, struct lat_policy *policy);
 void lat_pump_rule(const struct lat_pump *pump, const struct lat_event *event, struct lat_event_rule *out);
 
+/* The names that addresses stand for now, the whole list, copied: records and shown events have the first name of their
+ * remote address. 0 or -ENOMEM (the list before stays). */
+struct lat_pump_name {
+	struct lat_addr addr;
+	char name[LAT_NAME_MAX];
+};
+int lat_pump_names(struct lat_pump *pump, const struct lat_pump_name *names, size_t count);
+/* The name of the event's remote address, or NULL. */
+const char *lat_pump_name(const struct lat_pump *pump, const struct lat_event *event);
+
 /* 0; -EINVAL: no event (counted). The bytes need no alignment; what was taken is copied to *copy (or NULL). */
 int lat_pump_take(struct lat_pump *pump, const void *data, size_t size, struct lat_event *copy);
 /* The reader missed `count` events, in the kernel or here; why: a constant, for the record. */

@@ -108,10 +108,13 @@ static bool passed(const struct lat_event *e)
 
 void lat_events_push_event(lua_State *L, struct lat_events *s, const struct lat_event *e)
 {
+	const char *name = lat_pump_name(s->pump, e);
 	struct lat_event_rule rule;
 
 	lat_pump_rule(s->pump, e, &rule);
 	lua_createtable(L, 0, 20);
+	if (name)
+		set_text(L, "name", name);
 	set_text(L, "kind", e->kind == LAT_EVENT_CLOSE ? "close" : "verdict");
 	set_int(L, "time_ms", (lua_Integer)lat_event_time_ms(e));
 	set_text(L, "verdict", passed(e) ? "allow" : "deny");

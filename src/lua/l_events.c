@@ -201,6 +201,39 @@ static int l_record(lua_State *L)
 	return 0;
 }
 
+/* The list as the enforcer's pins: { addr, names = { ... } }. */
+static int l_names(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+	struct lat_pump_name *names;
+	size_t n, used = 0;
+	int r;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	lua_settop(L, 2);
+	n = (size_t)luaL_len(L, 2);
+	luaL_argcheck(L, n <= 1 << 20, 2, "too many addresses");
+	names = lua_newuserdatauv(L, (n + 1) * sizeof(*names), 0);
+	for (size_t i = 1; i <= n; i++) {
+		const char *addr, *name;
+
+		luaL_argcheck(L, lua_geti(L, 2, (lua_Integer)i) == LUA_TTABLE, 2, "a list of { addr, names } expected");
+		addr = lat_events_text(L, 4, "addr", true);
+		luaL_argcheck(L, lat_addr_parse(addr, &names[used].addr) == 0, 2, "an address expected");
+		luaL_argcheck(L, lua_getfield(L, 4, "names") == LUA_TTABLE, 2, "names expected");
+		lua_geti(L, -1, 1);
+		name = lua_tostring(L, -1);
+		if (name)
+			snprintf(names[used++].name, sizeof(names->name), "%s", name);
+		lua_settop(L, 3);
+	}
+	r = lat_pump_names(s->pump, names, used);
+	if (r < 0)
+		return lat_push_errno(L, r, "name addresses");
+	lua_pushboolean(L, true);
+	return 1;
+}
+
 static int l_counters(lua_State *L)
 {
 	struct lat_events *s = lat_events_check(L);
@@ -257,6 +290,8 @@ static const struct lat_api_function methods[] = {
 		"an address or prefix; closes: ends of flows as well; losses: { kind = \"loss\", lost } as well." },
 	{ "generation", l_generation, "generation: lattice.policies.Generation", "",
 		"Name the rules of events by this generation; those of the last ones are still known." },
+	{ "names", l_names, "pins: { addr: string, names: string[] }[]", "boolean?, string? error, string? code",
+		"The names that addresses stand for now, the whole list: events and records of flows to them have the first." },
 	{ "routes", l_routes, "routes: table[]", "boolean?, string? error, string? code",
 		"Replace the audit's routes; sinks that stay stay open." },
 	{ "record", l_record,

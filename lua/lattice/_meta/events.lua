@@ -64,6 +64,13 @@ function Source:watch(filter, fn) end
 ---@param generation lattice.policies.Generation
 function Source:generation(generation) end
 
+--- The names that addresses stand for now, the whole list: events and records of flows to them have the first.
+---@param pins { addr: string, names: string[] }[]
+---@return boolean?
+---@return string? error
+---@return string? code
+function Source:names(pins) end
+
 --- Replace the audit's routes; sinks that stay stay open.
 ---@param routes table[]
 ---@return boolean?

@@ -118,6 +118,7 @@ end
 --- The addresses that names stand for now, from lattice.agent.names. Of lists that wait, only the last is told.
 function Agent:pin(pins, done)
   self.pins = pins
+  if self.events then self.events:names(pins) end
   self:exclusive(function()
     if self.pins ~= pins then return true end -- a newer list is on its way
     if not self.enforcing then return nil, "no enforcer" end

@@ -314,6 +314,26 @@ describe("lattice.events", function()
     assert.same({ "2 rules", 5, "fallback: iptables" }, { list[6].text, list[6].generation, list[7].text })
   end)
 
+  it("names the addresses of flows while they are pinned", function()
+    local path = temporary()
+    do
+      local source <close> = assert(events.open({ routes = { { sink = "file", target = path } } }))
+      local seen = {}
+      source:watch({}, function(e) seen[#seen + 1] = e.name or "-" end)
+      assert(source:names({ { addr = "203.0.113.9", names = { "api.example", "www.example" } },
+        { addr = "2001:db8::9", names = { "six.example" } }, { addr = "203.0.113.1", names = {} } }))
+      push(source, {}, { addr = "2001:db8::9", local_addr = "2001:db8::1" }, { addr = "203.0.113.1" })
+      assert(source:names({}))
+      push(source, {})
+      assert.same({ "api.example", "six.example", "-", "-" }, seen)
+      assert.has_error(function() source:names({ { addr = "api", names = {} } }) end)
+      assert.has_error(function() source:names({ 1 }) end)
+    end
+    local list = records(path)
+    assert.same({ "api.example", "six.example" }, { list[1].name, list[2].name })
+    assert.is_nil(list[4].name)
+  end)
+
   it("tells losses of the kernel, and what was no event, in the same file", function()
     local path = temporary()
     do

@@ -194,8 +194,8 @@ function Agent:explain(flow, done) end
 function Agent:note(uid, text) end
 
 --- Verdict events of one enforcer: lattice.events.Source (C module lattice.events, stub in lua/lattice/_meta/events.lua; its
---- parts: src/lua/events.h): ring, nflog, push, on, watch, generation (at each flip), routes, record,
---- counters. A handler gets a lattice.events.Batch: count, fields(i), addresses(i), event(i).
+--- parts: src/lua/events.h): ring, nflog, push, on, off, watch, generation (at each flip), names (at
+--- each pin), routes, record, counters. A handler gets a lattice.events.Batch: count, fields(i), addresses(i), event(i).
 
 --- What the agent (lua/lattice/agent/init.lua) calls of the parts; each opens an object and gives it to done.
 ---
