@@ -139,7 +139,7 @@ struct lat_tc_flow {
 	__u32 generation;
 	__u32 rule;
 	__u32 count_row; /* of its rule, in the generation's data; 0: none */
-	__u64 start_ns;
+	__u64 start_ns; /* by the kernel's ticks: for ages only */
 	__u64 seen_ns;
 	__u64 packets[2]; /* by direction */
 	__u64 bytes[2];
@@ -213,6 +213,8 @@ struct lat_tc_constants {
 	__u32 ask_mark;   /* 0: nobody asks */
 	__u32 ask_word;
 	__u32 event_rate; /* events a second of one rule on one CPU, 0: no limit */
+	__u32 tick_ns;
+	__u32 shared;     /* several CPUs use one stripe of counters */
 };
 
 /* A test run whose skb has this mark and cb[0] is a question: nothing is counted, kept or told, open flows are not looked

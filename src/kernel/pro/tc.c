@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define FLOWS 262144u
 #define MOST_STRIPES 64u
@@ -68,9 +69,12 @@ static int open_object(struct bpf_object **out)
 static int set_constants(struct lat_tc *tc, uint32_t event_rate)
 {
 	struct bpf_map *map;
+	struct timespec tick;
 	const struct lat_tc_constants constants = {
 		.ether = tc->ether, .stripe_mask = tc->config.stripes - 1, .ask_mark = tc->ask_mark,
 		.ask_word = tc->ask_word, .event_rate = event_rate,
+		.tick_ns = clock_getres(CLOCK_MONOTONIC_COARSE, &tick) == 0 ? (uint32_t)tick.tv_nsec : 10000000,
+		.shared = libbpf_num_possible_cpus() > (int)tc->config.stripes,
 	};
 
 	bpf_object__for_each_map(map, tc->object)
