@@ -29,6 +29,22 @@ function M.sweep(folder)
   end
 end
 
+--- A device of this network namespace that an agent guards now; nil: none.
+---@return string?
+function M.held()
+  local uv, sys = require("luv"), require("lattice.sys")
+  local pattern = ("^device%%-%s%%-(.*)%%.lock$"):format(network_namespace())
+  local scan = uv.fs_scandir(FOLDER)
+  for name in function() return scan and (uv.fs_scandir_next(scan)) end do
+    local device = name:match(pattern)
+    local lock, _, code
+    if device then lock, _, code = sys.lock(FOLDER .. "/" .. name) end
+    if lock then lock:close() end
+    if code == "EAGAIN" then return device end
+  end
+  return nil
+end
+
 --- The locks of a config's devices, all or none.
 ---@param config lattice.agent.Config
 ---@return table[]? locks

@@ -58,6 +58,11 @@ end
 ---@param done fun(removed: string[]?, err?: string)
 function M.remove(options, done)
   steps.run(function()
+    local guarded = require("lattice.agent.locks").held()
+    if guarded then
+      return nil, ("an agent is alive and guards '%s', with another control socket: lattice --socket PATH down")
+        :format(guarded)
+    end
     local removed, failures = {}, {}
     remove_devices(removed, failures)
     remove_programs(options.pins or require("lattice.agent.config").PINS, removed, failures)
