@@ -101,7 +101,7 @@ def main():
             s.setblocking(False)
             raw[family, proto] = s
     for s in [wire] + list(raw.values()):
-        s.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     passed = set()
     for number, direction, proto, addr, port in flows:
         family = 6 if ":" in addr else 4

@@ -81,6 +81,13 @@ local function present(backend)
   return rules, ours
 end
 
+-- In a user namespace of a normal user the kernel bounds the size of a netlink message, and so of a transaction.
+local function bounded()
+  local f <close> = io.open("/proc/self/uid_map")
+  local map = f and f:read("a") or ""
+  return not map:find("^%s*0%s+0%s+4294967295")
+end
+
 --- In a task: are there chains of ours in the filter tables of this back end?
 function M.has_ours(backend)
   local _, ours = present(backend)
@@ -112,6 +119,7 @@ function M.choose(forced)
     return nft.name, forced and "asked for" or "the only one that works (" .. table.concat(reasons, "; ") .. ")"
   end
   if legacy.rules > 0 and nft.rules == 0 then return "legacy", "the rules of this host are there" end
+  if nft.rules == 0 and bounded() then return "legacy", "in this user namespace nft takes small transactions only" end
   return "nft", nft.rules > 0 and "the rules of this host are there" or "no rules yet: the newer one"
 end
 
