@@ -99,6 +99,17 @@ function Nodes:try(where, text, opts)
   return self:run(where, { "/bin/sh", "-c", text }, opts).status == 0
 end
 
+--- How many answers are missing in what ping printed; one that was on its way when it was ended is none.
+---@param text string
+function Nodes.lost_pings(text)
+  local last, got = 0, 0
+  for seq in text:gmatch("icmp_seq=(%d+) ttl") do
+    last, got = math.max(last, math.tointeger(tonumber(seq))), got + 1
+  end
+  assert(got > 0, text)
+  return last - got
+end
+
 --- A WireGuard key pair: private, public (base64).
 function Nodes:keys()
   local private = self:sh("peer", "wg genkey"):gsub("%s", "")
