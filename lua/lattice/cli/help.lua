@@ -2,7 +2,7 @@
 local M = {
   name = "help",
   summary = "Explain a command.",
-  examples = { "lattice help run" },
+  examples = { "lattice help run", "lattice help --man status | man -l -" },
 }
 
 local first = { "run", "check", "explain", "test", "log", "doctor" }
@@ -48,10 +48,15 @@ end
 
 function M.args(parser)
   parser:argument("command", "The command to explain."):args("?")
+  parser:flag("--man", "Print the command's manual page, in roff.")
 end
 
 function M.run(args, out)
   local cli = require "lattice.cli"
+  if args.man and not args.command then
+    out:message("--man takes a command: lattice help --man status")
+    return cli.exit.usage
+  end
   if not args.command then
     if args.json then
       as_json(out, cli.names())
@@ -69,7 +74,9 @@ function M.run(args, out)
       near and "; did you mean '" .. near .. "'?" or ""))
     return cli.exit.usage
   end
-  if args.json then
+  if args.man then
+    io.stdout:write(require("lattice.cli.support.man").page(command))
+  elseif args.json then
     as_json(out, { args.command })
   else
     io.stdout:write(cli.help(command), "\n")

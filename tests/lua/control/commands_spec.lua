@@ -203,6 +203,30 @@ describe("the commands for an agent", function()
     assert.equal(2, (run("log", dir .. "/audit.jsonl")))
   end)
 
+  it("and all others have a manual page that roff takes", function()
+    local _, list = spawn("help", "--json").wait()
+    local roff = os.execute("command -v nroff >/dev/null 2>&1")
+    for name in list:gmatch('"name":"([%w-]+)"') do
+      local code, page = spawn("help", "--man", name).wait()
+      assert.equal(0, code)
+      assert.matches("^%.TH LATTICE", page)
+      assert.truthy(page:find("\n.SH EXAMPLES\n", 1, true), name)
+      for line in page:gmatch("[^\n]+") do
+        local request = line:find("^[.']")
+        assert.truthy(not request or line:find("^%.[TS]H ") or line:find("^%.[nf][fi]$"), line)
+      end
+      if roff then
+        local file = assert(io.open(dir .. "/page", "w"))
+        file:write(page)
+        file:close()
+        local pipe = io.popen(("nroff -man -ww '%s/page' 2>&1 >/dev/null"):format(dir))
+        assert.equal("", pipe:read("a"), name)
+        pipe:close()
+      end
+    end
+    assert.equal(2, (spawn("help", "--man").wait()))
+  end)
+
   it("down removes the agent", function()
     local code, out, err = run("down")
     assert.equal(0, code, err)
