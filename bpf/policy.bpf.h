@@ -78,6 +78,8 @@ struct question {
 	__u32 log;
 	__u32 keep;
 	__u32 no_policy;
+	__u32 info_row;
+	__u32 unused;
 	/* while it is looked for */
 	__u32 opaque;
 	__u32 best;
@@ -349,6 +351,7 @@ __noinline int lat_judge(struct question *q)
 	q->action = info->action;
 	q->log = info->log;
 	q->rate = info->rate;
+	q->info_row = row;
 	q->count_row = meta->counts_at + rule * meta->stripes;
 	q->no_policy = 0;
 	return 0;

@@ -363,6 +363,30 @@ __noinline int lat_make_flow(struct __sk_buff *skb, struct packet *p, struct que
 	return 0;
 }
 
+/* May the rule let one more new flow pass in this second? */
+__noinline int lat_within_rate(struct question *q, __u64 now)
+{
+	struct lat_tc_rule *info;
+	__u64 second, word;
+	__u32 slot, row;
+	void *data;
+
+	if (!q)
+		return 0;
+	slot = LAT_TC_LIVE_SLOT(q->live);
+	row = q->info_row;
+	data = bpf_map_lookup_elem(&lat_data_slots, &slot);
+	info = data ? bpf_map_lookup_elem(data, &row) : 0;
+	if (!info)
+		return 0;
+	info += q->rule & 1;
+	second = now / SECOND << 32;
+	word = *(volatile __u64 *)&info->window;
+	if ((word ^ second) >> 32 && __sync_val_compare_and_swap(&info->window, word, second | 1) == word)
+		return 1;
+	return (__u32)__sync_fetch_and_add(&info->window, 1) < q->rate;
+}
+
 /* A packet of no flow: by the tables, in its own direction. other_way: there is a flow, and this is not of it. */
 static __always_inline int unknown(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now,
 	int other_way)
@@ -376,6 +400,12 @@ static __always_inline int unknown(struct __sk_buff *skb, struct packet *p, stru
 	if (!passes(q->action)) {
 		lat_tell(skb, p, q, p->dir);
 		stat_add(LAT_TC_STAT_DENIED);
+		return DROP;
+	}
+	if (q->rate && !lat_within_rate(q, now)) {
+		q->action = ACTION_DENY;
+		lat_tell(skb, p, q, p->dir);
+		stat_add(LAT_TC_STAT_RATE);
 		return DROP;
 	}
 	if (q->log)

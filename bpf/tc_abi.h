@@ -66,9 +66,8 @@ struct lat_tc_rule {
 	__u8 action; /* enum lat_action */
 	__u8 log;    /* 0: an allowed flow makes no event */
 	__u8 pad[2];
-	__u32 rate;  /* new flows a second, 0: no limit */
-	__u32 ttl_s; /* how long a flow may live, 0: no limit */
-	__u32 unused;
+	__u32 rate;  /* new flows a second by this device, 0: no limit */
+	__u64 window; /* the second << 32 | new flows in it; written by the programs */
 };
 
 /* Keys first..(the next one's first - 1) belong to rule; four a row. */

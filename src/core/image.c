@@ -108,7 +108,7 @@ static void fill_rules(const struct lat_image_spec *spec, struct lat_tc_rule *ou
 		const struct lat_rule *r = &spec->rules[i];
 
 		out[i + 1] = (struct lat_tc_rule){
-			.action = r->action, .log = r->log || r->action == LAT_ACTION_AUDIT, .rate = r->rate, .ttl_s = r->ttl_s };
+			.action = r->action, .log = r->log || r->action == LAT_ACTION_AUDIT, .rate = r->rate };
 	}
 }
 

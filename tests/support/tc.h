@@ -44,6 +44,8 @@ static inline struct lat_entry tc_entry(uint32_t rule, uint8_t dir, const char *
 	return e;
 }
 
+static uint32_t tc_rate; /* of the rules of tc_apply */
+
 /* One policy: actions[i] is of rule i + 1. */
 static inline int tc_apply(struct lat_tc *tc, uint32_t generation, uint8_t def, const uint8_t *actions, size_t rules,
 	const struct lat_entry *entries, size_t count, bool keep)
@@ -58,6 +60,7 @@ static inline int tc_apply(struct lat_tc *tc, uint32_t generation, uint8_t def, 
 	for (size_t i = 0; i < rules; i++) {
 		list[i].action = actions[i];
 		list[i].log = 1;
+		list[i].rate = tc_rate;
 		list[i].where = "test:1";
 	}
 	r = lat_image_build(&spec, &image);

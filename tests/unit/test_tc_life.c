@@ -271,6 +271,30 @@ static void names_open_an_address_while_it_is_pinned(void **state)
 	lat_tc_close(tc, false);
 }
 
+static void a_rate_bounds_new_flows_and_no_packets(void **state)
+{
+	struct lat_tc *tc = must_open(false);
+	struct lat_tc_status status;
+	struct packet_bytes p;
+	int passed = 0;
+
+	tc_rate = 5;
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	tc_rate = 0;
+	for (uint16_t port = 100; port < 200; port++) {
+		p = tcp4(US, port, THEM, 80, SYN);
+		passed += passes(tc, OUT, &p);
+	}
+	assert_in_range(passed, 5, 10); /* a second may end meanwhile */
+	assert_int_equal(lat_tc_status(tc, &status), 0);
+	assert_int_equal(status.stats[LAT_TC_STAT_RATE], 100 - passed);
+	for (int i = 0; i < 100; i++) { /* an open one goes on */
+		p = tcp4(THEM, 80, US, 100, ACK);
+		assert_true(passes(tc, IN, &p));
+	}
+	lat_tc_close(tc, false);
+}
+
 /* ---- events ---- */
 
 struct seen {
@@ -457,8 +481,8 @@ static void maps_of_another_version_hold_until_ours_are_filled(void **state)
 	kill_agent(start_agent(80));
 	/* Says that it is of another version. */
 	snprintf(command, sizeof(command), "bpftool map update pinned " TC_PINS "/*/lat_config key 0 0 0 0 value "
-		"99 0 0 0 %d 0 0 0  0 0 0 0 0 0 0 0  4 0 0 0  %d 0 0 0", (int)if_nametoindex("v0"),
-		tcx_hooks() == 2);
+		"99 0 0 0 %d 0 0 0  0 0 0 0 0 0 0 0  4 0 0 0  %d %d 0 0", (int)if_nametoindex("v0"),
+		tcx_hooks() == 2, tcx_hooks() == 0); /* TCX, made the qdisc */
 	assert_int_equal(system(command), 0);
 	tc = must_open(true);
 	assert_non_null(strstr(say, "have version 99"));
@@ -584,6 +608,7 @@ int main(void)
 		cmocka_unit_test(cut_tells_what_the_new_policy_ended),
 		cmocka_unit_test(temporary_rules_come_first_and_go),
 		cmocka_unit_test(names_open_an_address_while_it_is_pinned),
+		cmocka_unit_test(a_rate_bounds_new_flows_and_no_packets),
 		cmocka_unit_test(verdicts_and_ends_are_told),
 		cmocka_unit_test(what_a_rate_holds_back_is_told_as_lost),
 		cmocka_unit_test(what_a_killed_agent_left_holds_and_is_taken_over),
