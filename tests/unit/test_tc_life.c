@@ -141,6 +141,38 @@ static void nothing_is_left_after(long n, bool opened)
 
 /* ---- generations ---- */
 
+static void a_device_without_ethernet_headers_is_guarded_too(void **state)
+{
+	const struct lat_tc_options options = { .device = "t0", .pins = TC_PINS, .flows = 1024 };
+	struct packet_bytes good = tcp4(US, 1, THEM, 80, SYN), bad = tcp4(US, 1, THEM, 81, SYN);
+	struct lat_tc_question question = { .dport = 80, .proto = 6 };
+	struct lat_tc_answer answer;
+	struct lat_tc_status status;
+	struct lat_tc *tc;
+
+	if (system("ip tuntap add dev t0 mode tun 2>/dev/null") != 0) {
+		print_message("needs /dev/net/tun\n");
+		skip();
+	}
+	assert_int_equal(lat_tc_open(&options, &tc, say), 0);
+	assert_int_equal(apply_port(tc, 1, 80, LAT_ACTION_ALLOW, false), 0);
+	assert_int_equal(lat_tc_status(tc, &status), 0);
+	assert_false(status.ether);
+	assert_int_equal(lat_tc_run(tc, OUT, good.b + 14, good.n - 14), 1);
+	assert_int_equal(lat_tc_run(tc, OUT, bad.b + 14, bad.n - 14), 0);
+	assert_int_equal(lat_tc_run(tc, OUT, good.b, good.n), 0); /* no IP version in front */
+	assert_int_equal(lat_addr_parse(THEM, &question.remote), 0);
+	assert_int_equal(lat_addr_parse(US, &question.local), 0);
+	assert_int_equal(lat_tc_ask(tc, &question, &answer), 0);
+	assert_true(answer.passes);
+	question.dport = 81;
+	assert_int_equal(lat_tc_ask(tc, &question, &answer), 0);
+	assert_false(answer.passes);
+	assert_int_equal(answer.why, LAT_TC_STAT_DENIED);
+	lat_tc_close(tc, false);
+	assert_int_equal(system("ip link del t0"), 0);
+}
+
 static void nothing_passes_before_the_first_policy(void **state)
 {
 	struct lat_tc *tc = must_open(false);
@@ -603,6 +635,7 @@ static void a_takeover_that_fails_leaves_all_in_force(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_device_without_ethernet_headers_is_guarded_too),
 		cmocka_unit_test(nothing_passes_before_the_first_policy),
 		cmocka_unit_test(a_new_policy_judges_open_flows_again),
 		cmocka_unit_test(cut_tells_what_the_new_policy_ended),
