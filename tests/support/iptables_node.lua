@@ -163,6 +163,7 @@ end
 function commands.close() finish(false) end
 function commands.keep() finish(true) end
 
+say("ready")
 stdin = uv.new_pipe(false)
 stdin:open(0)
 local rest = ""

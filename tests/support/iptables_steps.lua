@@ -9,12 +9,14 @@ function Steps.new(nodes, backend, devices, opts)
   opts = opts or {}
   local p = nodes:start(opts.where or "node", { Nodes.lattice_path, "lua", Nodes.root .. "/tests/support/iptables_node.lua",
     backend, table.unpack(devices) }, { stdin = "open", env = opts.env })
+  p:expect("ready")
   return setmetatable({ nodes = nodes, process = p, backend = backend }, Steps)
 end
 
 --- One command; its answer, or nil and the text of the refusal.
 function Steps:try(line)
   local p = self.process
+  if p.status then error(("the node's process ended: %s%s"):format(p.out, p.err), 2) end -- a write would end us, too
   local from = #p.out
   p:write(line .. "\n")
   local text = p:expect(function()
