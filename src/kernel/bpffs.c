@@ -298,10 +298,13 @@ static int get(struct lat_bpffs *fs, char question, const char **use)
 		*use = fs->path;
 		return 0;
 	}
+	if (fs->dir >= 0) { /* the path that was given stays good */
+		*use = fs->use;
+		return 0;
+	}
 	dir = ask(fs, question);
 	if (dir < 0)
 		return dir;
-	lat_close(&fs->dir);
 	*use = fs->path;
 	if (!fs->other) {
 		close(dir);

@@ -45,7 +45,7 @@ int lat_tc_open(const struct lat_tc_options *options, struct lat_tc **out, char 
 /* keep: all stays in force; else hooks, maps and the directory are removed. NULL is fine. */
 void lat_tc_close(struct lat_tc *tc, bool keep);
 /* Removes what dead ones left below pins for devices of this network namespace (device NULL: all): how many were removed.
- * -EBUSY: one of them is alive. */
+ * those that are alive stay; -EBUSY: there was nothing else. */
 int lat_tc_clear(const char *pins, const char *device, char say[LAT_TC_SAY]);
 /* Loads the programs and attaches them to nothing: 0, or why it cannot be. */
 int lat_tc_probe(char say[LAT_TC_SAY]);

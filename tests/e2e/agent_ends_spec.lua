@@ -74,6 +74,20 @@ local function suite(enforcer)
     assert.equal(0, nodes:down())
   end)
 
+  it("lets go of a device that is not configured any more when a killed one guarded it", function()
+    nodes:sh("node", "ip link add x0 type veth peer name x1; ip link set x0 up; ip link set x1 up")
+    up({ extra = 'device "x0" { kind = "existing" }' })
+    local function guards()
+      return nodes:sh("node", "iptables-save | grep -e '-[io] x0' || true; "
+        .. "ls " .. nodes.dir .. "/pins 2>/dev/null | grep x0 || true") ~= ""
+    end
+    assert.is_true(guards())
+    nodes:down("sigkill")
+    up()
+    assert.is_false(guards())
+    guarded()
+  end)
+
   it("ends with the old or the new policy when it is killed in the middle of a reload", function()
     local lines = {}
     for i = 1, 1500 do lines[i] = ('allow "tcp to 10.%d.%d.0/24 port 443"'):format(i >> 8, i & 255) end

@@ -132,7 +132,7 @@ end
 function Agents:close()
   self:stop()
   for _, where in ipairs({ "node", "peer" }) do
-    pcall(self.sh, self, where, "rm -f /run/lattice/device-$(stat -Lc %i /proc/self/ns/net)-*.lock")
+    pcall(self.sh, self, where, "rm -f /run/lattice/agent-$(stat -Lc %i /proc/self/ns/net).lock")
   end
   os.execute(("for m in $(grep -o '%s/[^ ]*' /proc/self/mounts); do umount $m; done"):format(self.dir))
   Nodes.close(self)

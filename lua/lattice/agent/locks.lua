@@ -1,4 +1,5 @@
--- One agent a device: a lock on a file that stands for (network namespace, device), held while the agent runs.
+-- One agent a network namespace (rules and NAT of two would be in each other's way): a lock on a file that stands for the
+-- namespace, held while the agent runs.
 local M = {}
 
 local FOLDER = "/run/lattice"
@@ -24,49 +25,38 @@ function M.sweep(folder)
   local scan, names = uv.fs_scandir(folder), {}
   for name in function() return scan and (uv.fs_scandir_next(scan)) end do names[#names + 1] = name end
   for _, name in ipairs(names) do
-    local lock = name:find("^device%-%d+%-.*%.lock$") and sys.lock(folder .. "/" .. name)
+    local lock = name:find("^agent%-%d+%.lock$") and sys.lock(folder .. "/" .. name)
     if lock then lock:close() end
   end
 end
 
---- A device of this network namespace that an agent guards now; nil: none.
+--- Whether an agent runs in this network namespace now: the path of its lock; nil: none.
 ---@return string?
 function M.held()
-  local uv, sys = require("luv"), require("lattice.sys")
-  local pattern = ("^device%%-%s%%-(.*)%%.lock$"):format(network_namespace())
-  local scan = uv.fs_scandir(FOLDER)
-  for name in function() return scan and (uv.fs_scandir_next(scan)) end do
-    local device = name:match(pattern)
-    local lock, _, code
-    if device then lock, _, code = sys.lock(FOLDER .. "/" .. name) end
-    if lock then lock:close() end
-    if code == "EAGAIN" then return device end
-  end
-  return nil
+  local path = ("%s/agent-%s.lock"):format(FOLDER, network_namespace())
+  if not require("luv").fs_stat(path) then return nil end
+  local lock, _, code = require("lattice.sys").lock(path)
+  if lock then lock:close() end
+  return code == "EAGAIN" and path or nil
 end
 
---- The locks of a config's devices, all or none.
+--- The lock of our network namespace.
 ---@param config lattice.agent.Config
----@return table[]? locks
+---@return lattice.sys.Lock?
 ---@return string? error
 ---@return string? code
 function M.take(config)
-  local sys, folder, held = require("lattice.sys"), folder_of(config), {}
-  for _, device in ipairs(config.devices) do
-    local path = ("%s/device-%s-%s.lock"):format(folder, network_namespace(), device.name)
-    local lock, err, code = sys.lock(path)
-    if not lock then
-      for _, taken in ipairs(held) do taken:close() end
-      if code == "EAGAIN" then
-        return nil, ("%s: device '%s' is guarded by another latticed (it holds %s): stop that one first")
-          :format(device.where, device.name, path), "busy"
-      end
-      return nil, "cannot make sure that no other agent is there: " .. err, "unavailable"
-    end
-    held[#held + 1] = lock
+  local folder = folder_of(config)
+  local path = ("%s/agent-%s.lock"):format(folder, network_namespace())
+  local lock, err, code = require("lattice.sys").lock(path)
+  if not lock and code == "EAGAIN" then
+    return nil, ("another latticed guards devices of this network namespace (it holds %s): stop that one first, or add "
+      .. "the device to its configuration"):format(path), "busy"
+  elseif not lock then
+    return nil, "cannot make sure that no other agent is there: " .. err, "unavailable"
   end
   M.sweep(folder)
-  return held
+  return lock
 end
 
 return M

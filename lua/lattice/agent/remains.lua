@@ -58,10 +58,10 @@ end
 ---@param done fun(removed: string[]?, err?: string)
 function M.remove(options, done)
   steps.run(function()
-    local guarded = require("lattice.agent.locks").held()
-    if guarded then
-      return nil, ("an agent is alive and guards '%s', with another control socket: lattice --socket PATH down")
-        :format(guarded)
+    local held = require("lattice.agent.locks").held()
+    if held then
+      return nil, ("an agent is alive here (it holds %s), with another control socket: lattice --socket PATH down")
+        :format(held)
     end
     local removed, failures = {}, {}
     remove_devices(removed, failures)

@@ -59,12 +59,11 @@ local function remove_others(agent)
   local function check(what, ok, err, code)
     if not ok and code ~= 402 then agent:log("warn", ("what %s may have left: %s"):format(what, tostring(err))) end
   end
-  if agent.enforcing.name ~= "ebpf" and agent.bpffs then
-    local path = agent.bpffs:find()
-    local module = path and select_.module("ebpf")
-    if module and module.clear then
-      check("ebpf", await(function(done) module.clear({ pins = path }, done) end))
-    end
+  -- Programs of devices that are not configured any more, too.
+  local path = agent.bpffs and agent.bpffs:find()
+  if path then
+    local ok, err, code = await(function(done) select_.module("ebpf").clear({ pins = path }, done) end)
+    if code ~= "EBUSY" then check("ebpf", ok, err, code) end
   end
   if agent.enforcing.name ~= "iptables" then
     check("iptables", await(function(done) select_.module("iptables").remove(agent:enforcer_options(false), done) end))
@@ -180,7 +179,7 @@ local function start(agent, undo)
   local held, err, code = locks.take(config)
   if not held then return nil, err, code end
   undo(function()
-    for _, lock in ipairs(held) do lock:close() end
+    held:close()
     return true
   end)
   local ok

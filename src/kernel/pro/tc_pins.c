@@ -249,7 +249,7 @@ int lat_tc_clear(const char *pins, const char *device, char say[LAT_TC_SAY])
 {
 	char names[MOST_LEFT][16], prefix[32];
 	int r, count = 0, n = 0;
-	struct dirent *e;
+	struct dirent *entry;
 	uint64_t netns = 0;
 	DIR *d;
 
@@ -262,15 +262,21 @@ int lat_tc_clear(const char *pins, const char *device, char say[LAT_TC_SAY])
 	if (!d)
 		return errno == ENOENT ? 0 : -errno;
 	snprintf(prefix, sizeof(prefix), "%llu-", (unsigned long long)netns);
-	while (count < MOST_LEFT && (e = readdir(d)) != NULL) {
-		const char *name = e->d_name + strlen(prefix);
+	while (count < MOST_LEFT && (entry = readdir(d)) != NULL) {
+		const char *name = entry->d_name + strlen(prefix);
 
-		if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 && (!device || strcmp(name, device) == 0) &&
+		if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 && (!device || strcmp(name, device) == 0) &&
 			strlen(name) < sizeof(names[0]))
 			strcpy(names[count++], name);
 	}
 	closedir(d); /* or the file system is busy when the last one goes */
-	for (; r == 0 && n < count; n++)
-		r = lat_tc_forget(pins, names[n], say);
-	return r < 0 ? r : n;
+	for (int i = 0; i < count; i++) {
+		int e = lat_tc_forget(pins, names[i], say);
+
+		if (e == 0)
+			n++;
+		else if (e != -EBUSY || r == 0) /* one that is alive keeps nobody from removing the others */
+			r = e;
+	}
+	return r < 0 && (r != -EBUSY || n == 0) ? r : n;
 }

@@ -243,12 +243,12 @@ describe("the agent", function()
     assert.same({ "open nat", "close events", "close nat false" }, calls)
   end)
 
-  it("guards a device once", function()
+  it("is the only one in its network namespace", function()
     assert.is_true(start())
     local first = agent
     local ok, err, code = start()
     assert.is_nil(ok)
-    assert.matches("guarded by another latticed", err)
+    assert.matches("another latticed guards devices", err)
     assert.equal("busy", code)
     agent = first
   end)
