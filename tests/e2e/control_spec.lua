@@ -203,7 +203,7 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     it("down with another socket leaves an agent that lives alone", function()
       local p = nodes:lattice({ "--socket", nodes.dir .. "/none.sock", "down" })
       assert.equal(1, p.status, p.out .. p.err)
-      assert.matches("an agent is alive and guards 'eth0', with another control socket", p.err)
+      assert.matches("an agent is alive here .*, with another control socket", p.err)
       assert.equal("deny", decoded("explain", "--json", "tcp to 203.0.113.2 port 81").verdict)
       assert.is_false(nodes:try("node", "timeout 1 bash -c 'exec 3<>/dev/tcp/203.0.113.2/81'"))
     end)
