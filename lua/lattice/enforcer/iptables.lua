@@ -84,15 +84,17 @@ function M.open(options, done)
 end
 
 function Iptables:begin(adopt)
-  local numbers = {}
-  for i, family in ipairs(self.families) do
-    local now = self:save(family)
-    local number, mark = read.generation(now)
-    if number then self.mark, self.given = mark, text.MARKS end -- its older marks are not known
-    numbers[i] = adopt and number or false
+  -- An agent that was killed between the families' transactions leaves two generations: both were this node's policy, so
+  -- they go on, too, until the next one replaces both. Its mark must be that of neither.
+  local newest, all = nil, adopt
+  for _, family in ipairs(self.families) do
+    local number, mark = read.generation(self:save(family))
+    if number then self.given = text.MARKS end -- its older marks are not known
+    if number and number > (newest or -1) then newest, self.mark = number, mark end
+    all = all and number
   end
-  if numbers[1] and (numbers[2] == nil or numbers[1] == numbers[2]) then
-    self.number = numbers[1]
+  if all then
+    self.number = newest
     for _, family in ipairs(self.families) do
       local lines = self:hooks(self:save(family))
       if #lines > 0 then must(self:restore(family, text.book(), {}, lines)) end
