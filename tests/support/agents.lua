@@ -51,9 +51,22 @@ function Agents:probe(where, ...)
 end
 
 --- "open", "refused" or "silent".
-function Agents:attempt(where, proto, address, port, ms)
-  local p = self:probe(where, "try", proto, address, port or 0, ms or 700):wait()
+function Agents:attempt(where, proto, address, port, ms, source)
+  local p = self:probe(where, "try", proto, address, port or 0, ms or 700, source):wait()
   return (p.out:gsub("%s+$", ""))
+end
+
+--- Many attempts, some at a time: each { where, proto, address, port, source = ... }; fn(attempt, result) for each.
+function Agents:attempts(list, ms, fn)
+  for from = 1, #list, 12 do
+    local running = {}
+    for i = from, math.min(from + 11, #list) do
+      local a = list[i]
+      local words = { a[2], a[3], a[4] or 0, ms or 700, a.source }
+      running[#running + 1] = { a, self:probe(a[1], "try", table.unpack(words)) }
+    end
+    for _, pair in ipairs(running) do fn(pair[1], (pair[2]:wait().out:gsub("%s+$", ""))) end
+  end
 end
 
 --- Whether it gets through.

@@ -1,9 +1,9 @@
 """Traffic for tests of the node agent (tests/e2e/agent_*_spec.lua).
 
-probe.py serve FAMILY TCPPORT,... UDPPORT,...   echoes; prints "ready", and at SIGTERM datagrams got by UDP port, as JSON
+probe.py serve FAMILY TCPPORT,... UDPPORT,... [ADDRESS,...]   echoes, at these addresses (all); prints "ready", and at SIGTERM datagrams got by UDP port, as JSON
 probe.py send ADDRESS PORT RATE                 numbered datagrams, RATE a second; prints "sending" after the first 10; at
                                                 SIGTERM { sent, echoed, missing: the first numbers without an echo }
-probe.py try tcp|udp|icmp ADDRESS PORT [MS]     one attempt; prints "open", "refused" or "silent"
+probe.py try tcp|udp|icmp ADDRESS PORT [MS [SOURCE]]   one attempt; prints "open", "refused" or "silent"
 probe.py keep ADDRESS PORT                      a TCP connection that sends 20 lines a second; prints "connected", then
                                                 "cut" when it ends or an echo takes over a second"""
 import errno, json, os, select, signal, socket, struct, sys, time
@@ -20,26 +20,27 @@ def family_of(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def serve(family, tcp, udp):
+def serve(family, tcp, udp, addresses=""):
     family = socket.AF_INET6 if family == "6" else socket.AF_INET
     poller, counts, streams = select.poll(), {}, {}
     def numbers(text):
         return [int(p) for p in text.split(",") if p]
     socks = {}
-    for port in numbers(udp):
+    pairs = [(a, p) for a in addresses.split(",") for p in numbers(udp)]
+    for address, port in pairs:
         s = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        s.bind(("", port))
+        s.bind((address, port))
         s.setblocking(False)
         socks[s.fileno()] = ("udp", s, port)
         counts[port] = 0
-    for port in numbers(tcp):
+    for address, port in [(a, p) for a in addresses.split(",") for p in numbers(tcp)]:
         s = socket.socket(family, socket.SOCK_STREAM)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        s.bind(("", port))
+        s.bind((address, port))
         s.listen(64)
         s.setblocking(False)
         socks[s.fileno()] = ("listen", s, port)
@@ -115,18 +116,22 @@ def checksum(data):
     return ~(total + (total >> 16)) & 0xffff
 
 
-def attempt(proto, address, port, wait):
+def attempt(proto, address, port, wait, source=None):
     family = family_of(address)
     try:
         if proto == "tcp":
             s = socket.socket(family, socket.SOCK_STREAM)
             s.settimeout(wait)
+            if source:
+                s.bind((source, 0))
             s.connect((address, port))
             s.send(b"hello")
             return "open" if s.recv(5) else "refused"
         if proto == "udp":
             s = socket.socket(family, socket.SOCK_DGRAM)
             s.settimeout(wait)
+            if source:
+                s.bind((source, 0))
             s.connect((address, port))
             s.send(b"hello")
             s.recv(5)
@@ -138,6 +143,8 @@ def attempt(proto, address, port, wait):
         head = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, ident, 1) + b"probeprobe"
         if not v6:
             head = head[:2] + struct.pack("!H", checksum(head)) + head[4:]
+        if source:
+            s.bind((source, 0))
         s.connect((address, 0))
         s.send(head)
         end = time.monotonic() + wait
@@ -175,11 +182,11 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, on_term)
     what, args = sys.argv[1], sys.argv[2:]
     if what == "serve":
-        serve(args[0], args[1], args[2])
+        serve(*args)
     elif what == "send":
         send(args[0], int(args[1]), float(args[2]))
     elif what == "try":
         wait = float(args[3]) / 1000 if len(args) > 3 else 1.0
-        print(attempt(args[0], args[1], int(args[2]), wait))
+        print(attempt(args[0], args[1], int(args[2]), wait, args[4] if len(args) > 4 else None))
     elif what == "keep":
         keep(args[0], int(args[1]))
