@@ -21,6 +21,14 @@ static void on_interrupt(int number)
 	interrupted = 1;
 }
 
+/* Ctrl-C as a key: as a signal it could come just before the read that it should end. */
+static int give_up(int count, int key)
+{
+	interrupted = 1;
+	rl_done = 1;
+	return 0;
+}
+
 /* The candidates that Lua gave for the line up to the cursor, as what libedit puts in place of `text`: each is what was
  * typed and the rest of the candidate. matches[0] is what they share. */
 static char **matches_of(lua_State *L, const char *text)
@@ -87,6 +95,8 @@ static int l_open(lua_State *L)
 	rl_readline_name = name;
 	if (rl_initialize() != 0)
 		return lat_push_errno(L, EIO, "use the terminal");
+	rl_parse_and_bind("setty -d intr=");
+	rl_add_defun("lattice-give-up", give_up, 'C' & 0x1f);
 	rl_attempted_completion_function = complete;
 	rl_completion_append_character = '\0';
 	using_history();
