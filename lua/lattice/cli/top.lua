@@ -30,7 +30,7 @@ local function by_rule(c)
   for _, one in ipairs(result.counters) do
     rows[#rows + 1] = {
       key = result.generation .. ":" .. one.rule, packets = one.packets, bytes = one.bytes, action = one.action,
-      label = plain(one.where or "rule " .. one.rule) .. (one.text and "  " .. plain(one.text) or ""),
+      label = plain((one.where or "rule " .. one.rule):match("[^/]*$")) .. (one.text and "  " .. plain(one.text) or ""),
     }
   end
   return rows
@@ -99,7 +99,7 @@ local function table_lines(rows, args, out, width, height)
     lines[#lines + 1] = ("%10s %10d %11s %11s  %s%s"):format(row.packets_s and ("%.0f"):format(row.packets_s) or "-",
       row.packets, row.bytes_s and support.bytes(row.bytes_s) or "-", support.bytes(row.bytes),
       row.action and out:paint(styles[row.action] or "red", second) or second,
-      cut(row.label, width and width - 54))
+      cut(row.label, width and math.max(10, width - 55)))
   end
   if count < #rows then lines[#lines + 1] = ("%d more"):format(#rows - count) end
   if #rows == 0 then lines[#lines + 1] = "nothing yet" end
@@ -148,7 +148,8 @@ local function refresh(c, args, out)
       before = rank(rows, before, math.max(0.001, (now - last) / 1e9))
       last = now
       local width, height = screen:get_winsize()
-      local lines = table_lines(rows, args, out, width, height and math.max(1, height - 3))
+      local known = width and width > 0 and height > 0 -- a terminal need not know its size
+      local lines = table_lines(rows, args, out, known and width or nil, known and math.max(1, height - 3) or nil)
       io.stdout:write("\27[H\27[J", table.concat(lines, "\r\n"), "\r\n")
       io.stdout:flush()
     end

@@ -14,7 +14,9 @@ local sys = require("lattice.sys")
 local M = {}
 
 M.DEFAULT = "/run/lattice/control.sock"
-local CONNECT_MS, ANSWER_MS = 5000, 60000
+local CONNECT_MS, ANSWER_MS = 5000, 15000
+-- What takes its time: policies of any size, everything removed.
+local SLOW_MS = { reload = 300000, down = 120000 }
 
 ---@class lattice.control.Error
 ---@field text string
@@ -117,7 +119,7 @@ end
 function Client:call(verb, args, timeout_ms)
   local result, err, over
   local timer = uv.new_timer()
-  timer:start(timeout_ms or ANSWER_MS, 0, function()
+  timer:start(timeout_ms or SLOW_MS[verb] or ANSWER_MS, 0, function()
     finish(self, unreachable(self.path, "it did not answer in time", "ETIMEDOUT"))
   end)
   self:request(verb, args, { done = function(r, e) result, err, over = r, e, true end })
