@@ -163,6 +163,23 @@ local function suite(enforcer)
     assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81)) -- nothing was attached
   end)
 
+  strongest("is passed over where its pins would end with the agent", function()
+    if not World.has("capsh") then return pending("capsh is not installed (libcap2-bin)") end
+    local function begin(enforcer)
+      nodes:configure({ policy = policy, enforcer = enforcer })
+      return nodes:start("node", { "unshare", "-m", "--propagation", "private", "capsh", "--drop=cap_sys_chroot", "--",
+        "-c", ("exec %s --config %s"):format(Agents.latticed_path, nodes.config) })
+    end
+    local p = begin("ebpf"):wait()
+    assert.equal(5, p.status, p.err)
+    assert.matches("mount one there first", p.err)
+    nodes.agent = begin("auto")
+    nodes.agent:expect("guarding eth0 by iptables")
+    nodes:down("sigkill")
+    guarded()
+    assert.equal(0, lattice("down").status)
+  end)
+
   strongest("changes the enforcer by a reload, and is never open meanwhile; NAT and forwarding are not touched", function()
     local extra = 'nat { source = "172.18.0.0/16", out = "eth0" }\nforward { from = "eth0", to = "eth1" }'
     up({ extra = extra })

@@ -44,6 +44,23 @@ function Agent:enforcer_options(adopt)
     log = function(level, text) self:log(level, text) end }
 end
 
+--- Inside steps: the enforcer that the config lets be chosen. Where pins would end with this process, and enforcement with
+--- them, eBPF does not come into question.
+---@param config lattice.agent.Config
+function Agent:select(config)
+  local modules
+  if self.bpffs and self.bpffs:private() then
+    modules = { ebpf = { probe = function(done)
+      select_.module("ebpf").probe(function(ok, detail, code)
+        if not ok then return done(ok, detail, code) end
+        done(nil, ("a bpffs on %s would be in a mount namespace of this process alone, and the outer one cannot be "
+          .. "entered: mount one there first (mount -t bpf bpf %s)"):format(config.pins, config.pins))
+      end)
+    end } }
+  end
+  return steps.await(function(done) select_.select(config, done, modules) end)
+end
+
 --- Inside steps: opens the enforcer that was chosen. Nothing is in force by it yet, but what it adopted.
 ---@param name string
 function Agent:open_enforcer(name, adopt)
@@ -51,10 +68,6 @@ function Agent:open_enforcer(name, adopt)
     local path, err, code = self.bpffs:prepare()
     if not path then return nil, err, code end
     self.pins_path = path
-    if self.bpffs:private() then
-      self:log("warn", ("the bpffs of %s is in a mount namespace of this process alone, and the outer one cannot be "
-        .. "entered: after a kill -9 nothing is enforced any more"):format(self.config.pins))
-    end
   end
   local module = select_.module(name)
   return steps.await(function(done) module.open(self:enforcer_options(adopt), done) end)

@@ -1,7 +1,6 @@
 -- Generation n+1: loaded and tested beside the live one, planned, applied, and only then is n closed. Any error before
 -- the flip changes nothing. One reload at a time; of those that come meanwhile the last one counts for all.
 local config_ = require("lattice.agent.config")
-local select_ = require("lattice.enforcer.select")
 local start = require("lattice.agent.start")
 local steps = require("lattice.agent.steps")
 
@@ -96,7 +95,7 @@ end
 -- The config names another enforcer than the one that runs.
 local function wanted_choice(agent, config)
   if config.enforcer == agent.config.enforcer and not config.select and not agent.config.select then return nil end
-  local choice, err, code = await(function(done) select_.select(config, done) end)
+  local choice, err, code = agent:select(config)
   if not choice then return nil, err, code end
   if choice.name == agent.enforcing.name then
     agent.choice = choice

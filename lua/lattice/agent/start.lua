@@ -163,7 +163,7 @@ local function open_control(agent)
 end
 
 local function choose(agent)
-  local choice, err, code = await(function(done) select_.select(agent.config, done) end)
+  local choice, err, code = agent:select(agent.config)
   if not choice then return nil, err, code end
   agent.choice = choice
   for _, passed in ipairs(choice.passed_over) do
@@ -192,10 +192,10 @@ local function start(agent, undo)
     agent.live = nil
     return true
   end)
+  open_bpffs(agent, undo)
   ok, err, code = choose(agent)
   if not ok then return nil, err, code end
   if agent.stopping then return nil, "stopped", "stopped" end
-  open_bpffs(agent, undo)
   if #config.pairs > 0 then
     agent.nat, err, code = open_nat(agent)
     if not agent.nat then return nil, err, code or "unavailable" end
