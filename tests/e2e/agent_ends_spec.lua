@@ -165,8 +165,8 @@ local function suite(enforcer)
 
   strongest("is passed over where its pins would end with the agent", function()
     if not World.has("capsh") then return pending("capsh is not installed (libcap2-bin)") end
-    local function begin(enforcer)
-      nodes:configure({ policy = policy, enforcer = enforcer })
+    local function begin(name)
+      nodes:configure({ policy = policy, enforcer = name })
       return nodes:start("node", { "unshare", "-m", "--propagation", "private", "capsh", "--drop=cap_sys_chroot", "--",
         "-c", ("exec %s --config %s"):format(Agents.latticed_path, nodes.config) })
     end
