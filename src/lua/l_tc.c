@@ -1,231 +1,20 @@
-/* lattice.tc: the engine of the ebpf enforcer. What waits for the kernel is a job: jobs of one filter run in order, one at a
- * time, in the loop's pool; `done` is called on the loop. A filter that is collected keeps what it put in force. */
-#include "lua/api.h"
+/* lattice.tc: the engine of the ebpf enforcer: filters are opened and closed and policies put in force here. */
 #include "lua/flow_args.h"
 #include "lua/l_policies.h"
-#include "lua/runtime_impl.h"
-#include "core/filter.h"
+#include "lua/tc.h"
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct job;
-
-struct engine {
-	struct lat_rt *rt;
-	struct lat_filter *filter; /* NULL: not yet open, or closed */
-	struct lat_policy *policy; /* in force */
-	struct job *first, **last; /* waiting and running jobs */
-	bool busy;                 /* one is running, or its result is being told */
-	bool dropped;              /* the box is gone: free after the last job */
-};
-
-/* What a job works with and what it found. */
-struct job {
-	uv_work_t work;
-	struct engine *engine;
-	struct job *next;
-	void (*run)(struct job *job);            /* in the pool */
-	int (*push)(lua_State *L, struct job *); /* results after success; how many */
-	int done; /* reference to the function; LUA_NOREF: nobody waits */
-	int box;  /* reference: the engine lives while it works */
-	int status;
-	const char *tried;
-	char say[LAT_TC_SAY];
-	/* arguments */
-	struct lat_tc_options options;
-	char *text;             /* owns strings of options, devices, names */
-	const char **list;
-	size_t count;
-	struct lat_policy *policy;
-	struct lat_filter_pin *pins;
-	const char **pin_names;
-	size_t limit;
-	bool keep;
-	/* results */
-	struct lat_tc_count *counts;
-	struct lat_tc_key *keys;
-	struct lat_tc_flow *flows;
-	int number;
-};
-
-static void job_free(struct job *j)
-{
-	if (j->policy)
-		lat_policy_unref(j->policy);
-	free(j->text);
-	free(j->list);
-	free(j->pins);
-	free(j->pin_names);
-	free(j->counts);
-	free(j->keys);
-	free(j->flows);
-	free(j);
-}
-
-static void engine_free(struct engine *e)
-{
-	lat_filter_close(e->filter, true);
-	lat_policy_unref(e->policy);
-	free(e);
-}
-
-static void engine_close(void *object)
-{
-	struct engine *e = object;
-
-	if (e->busy)
-		e->dropped = true;
-	else
-		engine_free(e);
-}
-
-static const struct lat_box_type engine_type = { "lattice.tc.Filter", engine_close };
-/* Jobs whose arguments are still being read: a Lua error frees them. */
-static void draft_close(void *object)
-{
-	job_free(object);
-}
-static const struct lat_box_type draft_type = { "lattice.tc.Job", draft_close };
-
-static struct engine *check(lua_State *L)
-{
-	struct engine *e = lat_box_check(L, 1, &engine_type);
-
-	if (!e->filter)
-		luaL_argerror(L, 1, "the filter is closed");
-	return e;
-}
-
-/* ---- jobs ---- */
-
-static int deliver(lua_State *L)
-{
-	struct job *j = lua_touserdata(L, 1);
-	char tried[LAT_TC_SAY + 100];
-
-	lua_rawgeti(L, LUA_REGISTRYINDEX, j->done);
-	luaL_unref(L, LUA_REGISTRYINDEX, j->done);
-	lua_rawgeti(L, LUA_REGISTRYINDEX, j->box); /* for push; goes under the results */
-	luaL_unref(L, LUA_REGISTRYINDEX, j->box);
-	j->done = j->box = LUA_NOREF;
-	if (lua_isnil(L, 2))
-		return 0;
-	if (j->status == 0) {
-		int n = j->push(L, j);
-
-		lua_remove(L, 3);
-		lua_call(L, n, 0);
-		return 0;
-	}
-	lua_remove(L, 3);
-	snprintf(tried, sizeof(tried), "%s%s%s", j->tried, j->say[0] ? ": " : "", j->say);
-	lat_push_errno(L, j->status, tried);
-	lua_call(L, 3, 0);
-	return 0;
-}
-
-static void start_next(struct engine *e);
-
-static void job_run(uv_work_t *work)
-{
-	struct job *j = work->data;
-
-	j->run(j);
-}
-
-static void job_done(uv_work_t *work, int status)
-{
-	struct job *j = work->data;
-	struct engine *e = j->engine;
-	struct lat_rt *rt = e->rt;
-	struct lat_rt_error err;
-
-	if (status < 0)
-		j->status = status;
-	e->first = j->next;
-	if (!e->first)
-		e->last = &e->first;
-	if (j->done != LUA_NOREF && !rt->ending && lat_rt_enter(rt, deliver, j, &err) < 0)
-		lat_rt_callback_failed(rt, &err);
-	job_free(j);
-	e->busy = false;
-	if (e->first)
-		start_next(e);
-	else if (e->dropped)
-		engine_free(e);
-}
-
-static void start_next(struct engine *e)
-{
-	struct job *j = e->first;
-
-	e->busy = true;
-	uv_queue_work(lat_rt_loop(e->rt), &j->work, job_run, job_done); /* fails only without a function */
-}
-
-static void enqueue(struct engine *e, struct job *j)
-{
-	j->engine = e;
-	j->work.data = j;
-	*e->last = j;
-	e->last = &j->next;
-	if (!e->busy)
-		start_next(e);
-}
-
-/* Pushes a box with an empty job. */
-static struct job *new_job(lua_State *L, const char *tried)
-{
-	struct lat_box *box = lat_box_new(L, &draft_type);
-	struct job *j = calloc(1, sizeof(*j));
-
-	if (!j)
-		luaL_error(L, "out of memory");
-	j->tried = tried;
-	j->done = j->box = LUA_NOREF;
-	lat_box_fill(L, box, j);
-	return j;
-}
-
-/* Takes the job out of the draft at `draft`; the function at `fn` is called with its result, the engine's box is at `box`. */
-static int submit(lua_State *L, int box, int draft, int fn)
-{
-	struct lat_box *b = lua_touserdata(L, box);
-	struct engine *e = b->object;
-	struct job *j;
-	int done, hold;
-
-	luaL_checktype(L, fn, LUA_TFUNCTION);
-	if (!lat_rt_loop(lat_rt_of(L)))
-		return luaL_error(L, "this state has no loop");
-	lua_pushvalue(L, fn);
-	done = luaL_ref(L, LUA_REGISTRYINDEX);
-	lua_pushvalue(L, box);
-	hold = luaL_ref(L, LUA_REGISTRYINDEX);
-	j = lat_box_take(L, lua_touserdata(L, draft));
-	j->done = done;
-	j->box = hold;
-	enqueue(e, j);
-	return 0;
-}
-
-static int push_true(lua_State *L, struct job *j)
-{
-	lua_pushboolean(L, 1);
-	return 1;
-}
-
 /* ---- open, close, clear, probe ---- */
 
-static void run_open(struct job *j)
+static void run_open(struct lat_tc_job *j)
 {
 	j->status = lat_filter_open(&j->options, j->list, j->count, &j->engine->filter, j->say);
 }
 
 /* The box goes to done. */
-static int push_open(lua_State *L, struct job *j)
+static int push_open(lua_State *L, struct lat_tc_job *j)
 {
 	lua_pushvalue(L, 3);
 	lua_pushstring(L, j->say);
@@ -268,7 +57,7 @@ static bool field_bool(lua_State *L, int index, const char *key)
 }
 
 /* Copies the texts of the list at the top of the stack, with `first` before them, into j->text and j->list. */
-static void take_texts(lua_State *L, struct job *j, const char *first)
+static void take_texts(lua_State *L, struct lat_tc_job *j, const char *first)
 {
 	lua_Integer n = luaL_len(L, -1);
 	size_t size = strlen(first) + 1, len;
@@ -294,28 +83,15 @@ static void take_texts(lua_State *L, struct job *j, const char *first)
 	}
 }
 
-static struct lat_box *new_engine(lua_State *L)
-{
-	struct lat_box *box = lat_box_new(L, &engine_type);
-	struct engine *e = calloc(1, sizeof(*e));
-
-	if (!e)
-		luaL_error(L, "out of memory");
-	e->rt = lat_rt_of(L);
-	e->last = &e->first;
-	lat_box_fill(L, box, e);
-	return box;
-}
-
 static int l_open(lua_State *L)
 {
-	struct job *j;
+	struct lat_tc_job *j;
 
 	luaL_checktype(L, 1, LUA_TTABLE);
 	luaL_checktype(L, 2, LUA_TFUNCTION);
 	lua_settop(L, 2);
-	new_engine(L);
-	j = new_job(L, "guard a device by tc programs");
+	lat_tc_engine_new(L);
+	j = lat_tc_job_new(L, "guard a device by tc programs");
 	lua_getfield(L, 1, "devices");
 	luaL_argcheck(L, lua_istable(L, -1), 1, "'devices' is no list of names");
 	take_texts(L, j, field_text(L, 1, "pins"));
@@ -328,10 +104,10 @@ static int l_open(lua_State *L)
 	j->options.event_rate = field_number(L, 1, "event_rate");
 	j->run = run_open;
 	j->push = push_open;
-	return submit(L, 3, 4, 2);
+	return lat_tc_job_submit(L, 3, 4, 2);
 }
 
-static void run_close(struct job *j)
+static void run_close(struct lat_tc_job *j)
 {
 	lat_filter_close(j->engine->filter, j->keep);
 	j->engine->filter = NULL;
@@ -339,82 +115,76 @@ static void run_close(struct job *j)
 
 static int l_close_filter(lua_State *L)
 {
-	struct job *j;
+	struct lat_tc_job *j;
 
-	check(L);
+	lat_tc_engine_check(L);
 	luaL_checktype(L, 2, LUA_TBOOLEAN);
 	lua_settop(L, 3);
-	j = new_job(L, "take tc programs away");
+	j = lat_tc_job_new(L, "take tc programs away");
 	j->keep = lua_toboolean(L, 2);
 	j->run = run_close;
-	j->push = push_true;
-	return submit(L, 1, 4, 3);
+	j->push = lat_tc_push_true;
+	return lat_tc_job_submit(L, 1, 4, 3);
 }
 
-static void run_clear(struct job *j)
+static void run_clear(struct lat_tc_job *j)
 {
 	j->number = lat_tc_clear(j->text, NULL, j->say);
 	j->status = j->number < 0 ? j->number : 0;
 }
 
-static int push_number(lua_State *L, struct job *j)
-{
-	lua_pushinteger(L, j->number);
-	return 1;
-}
-
 static int l_clear(lua_State *L)
 {
 	const char *pins = luaL_checkstring(L, 1);
-	struct job *j;
+	struct lat_tc_job *j;
 
 	luaL_checktype(L, 2, LUA_TFUNCTION);
 	lua_settop(L, 2);
-	new_engine(L);
-	j = new_job(L, "remove what a dead agent left");
+	lat_tc_engine_new(L);
+	j = lat_tc_job_new(L, "remove what a dead agent left");
 	j->text = strdup(pins);
 	if (!j->text)
 		return luaL_error(L, "out of memory");
 	j->run = run_clear;
-	j->push = push_number;
-	return submit(L, 3, 4, 2);
+	j->push = lat_tc_push_number;
+	return lat_tc_job_submit(L, 3, 4, 2);
 }
 
-static void run_probe(struct job *j)
+static void run_probe(struct lat_tc_job *j)
 {
 	j->status = lat_tc_probe(j->say);
 }
 
 static int l_probe(lua_State *L)
 {
-	struct job *j;
+	struct lat_tc_job *j;
 
 	luaL_checktype(L, 1, LUA_TFUNCTION);
 	lua_settop(L, 1);
-	new_engine(L);
-	j = new_job(L, "load the tc programs");
+	lat_tc_engine_new(L);
+	j = lat_tc_job_new(L, "load the tc programs");
 	j->run = run_probe;
-	j->push = push_true;
-	return submit(L, 2, 3, 1);
+	j->push = lat_tc_push_true;
+	return lat_tc_job_submit(L, 2, 3, 1);
 }
 
 /* ---- generations ---- */
 
-static void run_settle(struct job *j)
+static void run_settle(struct lat_tc_job *j)
 {
 	lat_filter_settle(j->engine->filter);
 }
 
-static void run_apply(struct job *j)
+static void run_apply(struct lat_tc_job *j)
 {
 	j->status = lat_filter_apply(j->engine->filter, j->policy, j->pins, j->count, j->say);
 }
 
 /* The new policy is in force; what it replaced is freed when done has been told. */
-static int push_apply(lua_State *L, struct job *j)
+static int push_apply(lua_State *L, struct lat_tc_job *j)
 {
-	struct engine *e = j->engine;
-	struct job *settle = calloc(1, sizeof(*settle));
+	struct lat_tc_engine *e = j->engine;
+	struct lat_tc_job *settle = calloc(1, sizeof(*settle));
 	struct lat_policy *old = e->policy;
 
 	e->policy = j->policy;
@@ -434,7 +204,7 @@ static int push_apply(lua_State *L, struct job *j)
 }
 
 /* The list of { addr, names } at `index` (or nil): what lat_filter_pin takes. */
-static void take_pins(lua_State *L, int index, struct job *j)
+static void take_pins(lua_State *L, int index, struct lat_tc_job *j)
 {
 	lua_Integer n, total = 0;
 	const char **name;
@@ -479,38 +249,38 @@ static void take_pins(lua_State *L, int index, struct job *j)
 static int l_apply(lua_State *L)
 {
 	struct lat_policy *policy;
-	struct job *j;
+	struct lat_tc_job *j;
 
-	check(L);
+	lat_tc_engine_check(L);
 	policy = lat_lua_check_generation(L, 2);
 	lua_settop(L, 4);
-	j = new_job(L, "put a policy in force");
+	j = lat_tc_job_new(L, "put a policy in force");
 	take_pins(L, 3, j);
 	j->policy = lat_policy_ref(policy);
 	j->run = run_apply;
 	j->push = push_apply;
-	return submit(L, 1, 5, 4);
+	return lat_tc_job_submit(L, 1, 5, 4);
 }
 
-static void run_pin(struct job *j)
+static void run_pin(struct lat_tc_job *j)
 {
 	j->status = lat_filter_pin(j->engine->filter, j->policy, j->pins, j->count);
 }
 
 static int l_pin(lua_State *L)
 {
-	struct engine *e = check(L);
-	struct job *j;
+	struct lat_tc_engine *e = lat_tc_engine_check(L);
+	struct lat_tc_job *j;
 
 	lua_settop(L, 3);
 	if (!e->policy)
 		luaL_argerror(L, 1, "it has no policy yet");
-	j = new_job(L, "pin names to addresses");
+	j = lat_tc_job_new(L, "pin names to addresses");
 	take_pins(L, 2, j);
 	j->policy = lat_policy_ref(e->policy);
 	j->run = run_pin;
-	j->push = push_true;
-	return submit(L, 1, 4, 3);
+	j->push = lat_tc_push_true;
+	return lat_tc_job_submit(L, 1, 4, 3);
 }
 
 static uint8_t action_of(lua_State *L, const char *text)
@@ -547,7 +317,7 @@ static void take_temp(lua_State *L, struct lat_tc_temp *t)
 
 static int l_temporary(lua_State *L)
 {
-	struct engine *e = check(L);
+	struct lat_tc_engine *e = lat_tc_engine_check(L);
 	struct lat_tc_temp *temps;
 	size_t count = 0;
 	int r;
@@ -584,226 +354,9 @@ static int l_temporary(lua_State *L)
 	return 1;
 }
 
-/* ---- looking ---- */
-
-static void set_integer(lua_State *L, const char *key, lua_Integer value)
-{
-	lua_pushinteger(L, value);
-	lua_setfield(L, -2, key);
-}
-
-static void set_text(lua_State *L, const char *key, const char *value)
-{
-	lua_pushstring(L, value);
-	lua_setfield(L, -2, key);
-}
-
-static void run_counters(struct job *j)
-{
-	j->status = lat_filter_counters(j->engine->filter, j->limit, &j->counts);
-}
-
-static int push_counters(lua_State *L, struct job *j)
-{
-	lua_createtable(L, (int)j->limit, 1);
-	for (size_t i = 0; i <= j->limit; i++) {
-		lua_createtable(L, 0, 2);
-		set_integer(L, "packets", (lua_Integer)j->counts[i].packets);
-		set_integer(L, "bytes", (lua_Integer)j->counts[i].bytes);
-		lua_rawseti(L, -2, (lua_Integer)i);
-	}
-	return 1;
-}
-
-static int l_counters(lua_State *L)
-{
-	struct engine *e = check(L);
-	struct job *j;
-
-	lua_settop(L, 2);
-	j = new_job(L, "read the counters");
-	j->limit = e->policy ? e->policy->spec.rule_count : 0;
-	j->run = run_counters;
-	j->push = push_counters;
-	return submit(L, 1, 3, 2);
-}
-
-static void run_flows(struct job *j)
-{
-	struct lat_filter *f = j->engine->filter;
-
-	j->keys = calloc(j->limit + 1, sizeof(*j->keys));
-	j->flows = calloc(j->limit + 1, sizeof(*j->flows));
-	j->status = j->keys && j->flows ? 0 : -ENOMEM;
-	for (size_t i = 0; j->status == 0 && i < f->count && j->count < j->limit; i++) {
-		int n = lat_tc_flows(f->tc[i], j->keys + j->count, j->flows + j->count, j->limit - j->count);
-
-		if (n < 0)
-			j->status = n;
-		else
-			j->count += (size_t)n;
-	}
-}
-
-static void set_addr(lua_State *L, const char *key, const uint8_t b[16])
-{
-	char text[LAT_ADDR_TEXT];
-	struct lat_addr addr;
-
-	memcpy(addr.b, b, 16);
-	set_text(L, key, lat_addr_format(&addr, text, sizeof(text)));
-}
-
-static int push_flows(lua_State *L, struct job *j)
-{
-	lua_Integer n = 0;
-
-	lua_createtable(L, (int)j->count, 0);
-	for (size_t i = 0; i < j->count; i++) {
-		const struct lat_tc_flow *f = &j->flows[i];
-
-		if (f->action != LAT_ACTION_ALLOW && f->action != LAT_ACTION_AUDIT)
-			continue; /* a cut one, kept so that it stays cut */
-		lua_createtable(L, 0, 11);
-		set_text(L, "dir", f->dir == LAT_DIR_IN ? "in" : "out");
-		set_integer(L, "proto", j->keys[i].proto);
-		set_addr(L, "local_addr", j->keys[i].local);
-		set_addr(L, "addr", j->keys[i].remote);
-		set_integer(L, "port", f->dport);
-		set_integer(L, "sport", f->sport);
-		set_integer(L, "rule", f->rule);
-		set_integer(L, "generation", f->generation);
-		set_integer(L, "packets", (lua_Integer)(f->packets[0] + f->packets[1]));
-		set_integer(L, "bytes", (lua_Integer)(f->bytes[0] + f->bytes[1]));
-		lua_rawseti(L, -2, ++n);
-	}
-	return 1;
-}
-
-static int l_flows(lua_State *L)
-{
-	lua_Integer limit = luaL_checkinteger(L, 2);
-	struct job *j;
-
-	check(L);
-	luaL_argcheck(L, limit >= 0 && limit <= 1 << 20, 2, "not 0 to 1048576");
-	lua_settop(L, 3);
-	j = new_job(L, "list the flows");
-	j->limit = (size_t)limit;
-	j->run = run_flows;
-	j->push = push_flows;
-	return submit(L, 1, 4, 3);
-}
-
-static void run_cut(struct job *j)
-{
-	j->number = lat_filter_cut(j->engine->filter);
-	j->status = j->number < 0 ? j->number : 0;
-}
-
-static int l_cut(lua_State *L)
-{
-	struct job *j;
-
-	check(L);
-	lua_settop(L, 2);
-	j = new_job(L, "cut flows");
-	j->run = run_cut;
-	j->push = push_number;
-	return submit(L, 1, 3, 2);
-}
-
-static int l_ask(lua_State *L)
-{
-	struct engine *e = check(L);
-	struct lat_tc_question question = { .sport = 0 };
-	struct lat_tc_answer answer;
-	struct lat_flow flow;
-	int r;
-
-	lat_lua_check_flow(L, 2, &flow);
-	question.remote = flow.remote;
-	question.sport = flow.sport;
-	question.dport = flow.dport;
-	question.proto = flow.proto;
-	question.dir = flow.dir;
-	r = lat_filter_ask(e->filter, &question, &answer);
-	if (r < 0)
-		return lat_push_errno(L, r, "ask the loaded program");
-	lua_createtable(L, 0, 8);
-	set_text(L, "verdict", answer.passes ? "allow" : "deny");
-	set_text(L, "action", lat_action_name(answer.action));
-	set_integer(L, "rule", answer.rule & ~LAT_RULE_TEMPORARY);
-	set_text(L, "why", lat_tc_stat_name(answer.why));
-	lua_pushboolean(L, (answer.rule & LAT_RULE_TEMPORARY) != 0);
-	lua_setfield(L, -2, "temporary");
-	set_integer(L, "generation", answer.generation);
-	return 1;
-}
-
-static int l_run(lua_State *L)
-{
-	struct engine *e = check(L);
-	uint8_t dir = lat_lua_check_dir(L, 2, luaL_checkstring(L, 2));
-	size_t size;
-	const char *packet = luaL_checklstring(L, 3, &size);
-	int r = lat_tc_run(e->filter->tc[0], dir, packet, size);
-
-	if (r < 0)
-		return lat_push_errno(L, r, "run a packet through the program");
-	lua_pushboolean(L, r);
-	return 1;
-}
-
-static int l_status(lua_State *L)
-{
-	struct engine *e = check(L);
-
-	lua_createtable(L, (int)e->filter->count, 0);
-	for (size_t i = 0; i < e->filter->count; i++) {
-		struct lat_tc_status s;
-		int r = lat_tc_status(e->filter->tc[i], &s);
-
-		if (r < 0)
-			return lat_push_errno(L, r, "read the state of a device");
-		lua_createtable(L, 0, 10);
-		set_text(L, "device", s.device);
-		set_text(L, "hook", s.tcx ? "tcx" : "clsact");
-		set_text(L, "pins", s.path);
-		set_integer(L, "ifindex", s.ifindex);
-		set_integer(L, "generation", s.generation);
-		set_integer(L, "rules", s.rule_count);
-		set_integer(L, "rows", s.rows);
-		lua_pushboolean(L, s.adopted);
-		lua_setfield(L, -2, "adopted");
-		lua_createtable(L, 0, LAT_TC_STAT_COUNT);
-		for (int k = 0; k < LAT_TC_STAT_COUNT; k++)
-			set_integer(L, lat_tc_stat_name((enum lat_tc_stat)k), (lua_Integer)s.stats[k]);
-		lua_setfield(L, -2, "packets");
-		lua_rawseti(L, -2, (lua_Integer)i + 1);
-	}
-	return 1;
-}
-
-static int l_rings(lua_State *L)
-{
-	struct engine *e = check(L);
-
-	lua_createtable(L, (int)e->filter->count, 0);
-	for (size_t i = 0; i < e->filter->count; i++) {
-		int fd = lat_tc_events(e->filter->tc[i]);
-
-		if (fd < 0)
-			return lat_push_errno(L, fd, "open the ring of events");
-		lua_pushinteger(L, fd);
-		lua_rawseti(L, -2, (lua_Integer)i + 1);
-	}
-	return 1;
-}
-
 static int open_tc(lua_State *L)
 {
-	lat_box_register(L, &draft_type);
+	lat_box_register(L, &lat_tc_draft_type);
 	return 0;
 }
 
@@ -826,19 +379,19 @@ static const struct lat_api_function methods[] = {
 		"The addresses that names stand for now, whole list." },
 	{ "temporary", l_temporary, "rules: lattice.tc.Temporary[]", "boolean?, string? error, string? code",
 		"The rules that come before all others, whole list." },
-	{ "counters", l_counters,
+	{ "counters", lat_tc_l_counters,
 		"done: fun(counters: table<integer, { packets: integer, bytes: integer }>?, error?: string, code?: string)", "",
 		"Packets and bytes by rule; [0] is the default." },
-	{ "flows", l_flows, "limit: integer, done: fun(flows: lattice.tc.Flow[]?, error?: string, code?: string)", "",
+	{ "flows", lat_tc_l_flows, "limit: integer, done: fun(flows: lattice.tc.Flow[]?, error?: string, code?: string)", "",
 		"Open flows, at most limit." },
-	{ "cut", l_cut, "done: fun(cut: integer?, error?: string, code?: string)", "",
+	{ "cut", lat_tc_l_cut, "done: fun(cut: integer?, error?: string, code?: string)", "",
 		"Cut the open flows that the policy in force denies." },
-	{ "ask", l_ask, "flow: lattice.tables.Flow", "lattice.tc.Answer?, string? error, string? code",
+	{ "ask", lat_tc_l_ask, "flow: lattice.tables.Flow", "lattice.tc.Answer?, string? error, string? code",
 		"What the loaded program says of a new flow, by a test run that leaves no trace." },
-	{ "run", l_run, "dir: \"out\"|\"in\", packet: string", "boolean? passed, string? error, string? code",
+	{ "run", lat_tc_l_run, "dir: \"out\"|\"in\", packet: string", "boolean? passed, string? error, string? code",
 		"A packet with its Ethernet header through the first device's program, with all traces of a real one." },
-	{ "status", l_status, "", "lattice.tc.Status[]?, string? error, string? code", "One entry a device." },
-	{ "rings", l_rings, "", "integer[]?, string? error, string? code",
+	{ "status", lat_tc_l_status, "", "lattice.tc.Status[]?, string? error, string? code", "One entry a device." },
+	{ "rings", lat_tc_l_rings, "", "integer[]?, string? error, string? code",
 		"Descriptors of the event rings, one a device; they are the caller's." },
 	{ "finish", l_close_filter, "keep: boolean, done: fun(ok: true?)", "",
 		"End it; keep leaves all in force, else every trace is removed." },
@@ -846,7 +399,7 @@ static const struct lat_api_function methods[] = {
 };
 
 static const struct lat_api_class classes[] = {
-	{ "lattice.tc.Filter", "The programs on some devices. One that is only closed leaves all in force.", &engine_type,
+	{ "lattice.tc.Filter", "The programs on some devices. One that is only closed leaves all in force.", &lat_tc_engine_type,
 		methods, NULL },
 	{ "lattice.tc.Options", "Where and how.", NULL, NULL,
 		"devices: string[], pins: string, adopt?: boolean, no_tcx?: boolean, flows?: integer, event_rate?: integer" },

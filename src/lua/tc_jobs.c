@@ -1,0 +1,188 @@
+/* lattice.tc: a filter and its jobs. What waits for the kernel is a job: jobs of one filter run in order, one at a time, in the
+ * loop's pool; `done` is called on the loop. A filter that is collected keeps what it put in force. */
+#include "lua/tc.h"
+#include "lua/runtime_impl.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static void job_free(struct lat_tc_job *j)
+{
+	if (j->policy)
+		lat_policy_unref(j->policy);
+	free(j->text);
+	free(j->list);
+	free(j->pins);
+	free(j->pin_names);
+	free(j->counts);
+	free(j->keys);
+	free(j->flows);
+	free(j);
+}
+
+static void engine_free(struct lat_tc_engine *e)
+{
+	lat_filter_close(e->filter, true);
+	lat_policy_unref(e->policy);
+	free(e);
+}
+
+static void engine_close(void *object)
+{
+	struct lat_tc_engine *e = object;
+
+	if (e->busy)
+		e->dropped = true;
+	else
+		engine_free(e);
+}
+
+const struct lat_box_type lat_tc_engine_type = { "lattice.tc.Filter", engine_close };
+/* Jobs whose arguments are still being read: a Lua error frees them. */
+static void draft_close(void *object)
+{
+	job_free(object);
+}
+const struct lat_box_type lat_tc_draft_type = { "lattice.tc.Job", draft_close };
+
+struct lat_tc_engine *lat_tc_engine_check(lua_State *L)
+{
+	struct lat_tc_engine *e = lat_box_check(L, 1, &lat_tc_engine_type);
+
+	if (!e->filter)
+		luaL_argerror(L, 1, "the filter is closed");
+	return e;
+}
+
+static int deliver(lua_State *L)
+{
+	struct lat_tc_job *j = lua_touserdata(L, 1);
+	char tried[LAT_TC_SAY + 100];
+
+	lua_rawgeti(L, LUA_REGISTRYINDEX, j->done);
+	luaL_unref(L, LUA_REGISTRYINDEX, j->done);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, j->box); /* for push; goes under the results */
+	luaL_unref(L, LUA_REGISTRYINDEX, j->box);
+	j->done = j->box = LUA_NOREF;
+	if (lua_isnil(L, 2))
+		return 0;
+	if (j->status == 0) {
+		int n = j->push(L, j);
+
+		lua_remove(L, 3);
+		lua_call(L, n, 0);
+		return 0;
+	}
+	lua_remove(L, 3);
+	snprintf(tried, sizeof(tried), "%s%s%s", j->tried, j->say[0] ? ": " : "", j->say);
+	lat_push_errno(L, j->status, tried);
+	lua_call(L, 3, 0);
+	return 0;
+}
+
+static void start_next(struct lat_tc_engine *e);
+
+static void job_run(uv_work_t *work)
+{
+	struct lat_tc_job *j = work->data;
+
+	j->run(j);
+}
+
+static void job_done(uv_work_t *work, int status)
+{
+	struct lat_tc_job *j = work->data;
+	struct lat_tc_engine *e = j->engine;
+	struct lat_rt *rt = e->rt;
+	struct lat_rt_error err;
+
+	if (status < 0)
+		j->status = status;
+	e->first = j->next;
+	if (!e->first)
+		e->last = &e->first;
+	if (j->done != LUA_NOREF && !rt->ending && lat_rt_enter(rt, deliver, j, &err) < 0)
+		lat_rt_callback_failed(rt, &err);
+	job_free(j);
+	e->busy = false;
+	if (e->first)
+		start_next(e);
+	else if (e->dropped)
+		engine_free(e);
+}
+
+static void start_next(struct lat_tc_engine *e)
+{
+	struct lat_tc_job *j = e->first;
+
+	e->busy = true;
+	uv_queue_work(lat_rt_loop(e->rt), &j->work, job_run, job_done); /* fails only without a function */
+}
+
+static void enqueue(struct lat_tc_engine *e, struct lat_tc_job *j)
+{
+	j->engine = e;
+	j->work.data = j;
+	*e->last = j;
+	e->last = &j->next;
+	if (!e->busy)
+		start_next(e);
+}
+
+struct lat_tc_job *lat_tc_job_new(lua_State *L, const char *tried)
+{
+	struct lat_box *box = lat_box_new(L, &lat_tc_draft_type);
+	struct lat_tc_job *j = calloc(1, sizeof(*j));
+
+	if (!j)
+		luaL_error(L, "out of memory");
+	j->tried = tried;
+	j->done = j->box = LUA_NOREF;
+	lat_box_fill(L, box, j);
+	return j;
+}
+
+int lat_tc_job_submit(lua_State *L, int box, int draft, int fn)
+{
+	struct lat_box *b = lua_touserdata(L, box);
+	struct lat_tc_engine *e = b->object;
+	struct lat_tc_job *j;
+	int done, hold;
+
+	luaL_checktype(L, fn, LUA_TFUNCTION);
+	if (!lat_rt_loop(lat_rt_of(L)))
+		return luaL_error(L, "this state has no loop");
+	lua_pushvalue(L, fn);
+	done = luaL_ref(L, LUA_REGISTRYINDEX);
+	lua_pushvalue(L, box);
+	hold = luaL_ref(L, LUA_REGISTRYINDEX);
+	j = lat_box_take(L, lua_touserdata(L, draft));
+	j->done = done;
+	j->box = hold;
+	enqueue(e, j);
+	return 0;
+}
+
+int lat_tc_push_true(lua_State *L, struct lat_tc_job *j)
+{
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+struct lat_box *lat_tc_engine_new(lua_State *L)
+{
+	struct lat_box *box = lat_box_new(L, &lat_tc_engine_type);
+	struct lat_tc_engine *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		luaL_error(L, "out of memory");
+	e->rt = lat_rt_of(L);
+	e->last = &e->first;
+	lat_box_fill(L, box, e);
+	return box;
+}
+
+int lat_tc_push_number(lua_State *L, struct lat_tc_job *j)
+{
+	lua_pushinteger(L, j->number);
+	return 1;
+}
