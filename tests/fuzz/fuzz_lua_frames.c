@@ -1,12 +1,7 @@
 /* Bytes that a client of the control socket sends: whatever they are and however they are cut into pieces, the decoder
  * gives the same objects and the same end, holds no more than its limit and one piece, and the filter that a request may
  * carry is refused with a reason or judges an event. The first byte is the size of the pieces. */
-#include "lua/runtime.h"
-#include <lauxlib.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "lua_driver.h"
 
 static const char script[] =
 	"local frames, filter = require 'lattice.control.frames', require 'lattice.control.filter'\n"
@@ -43,53 +38,9 @@ static const char script[] =
 	"  end\n"
 	"end\n";
 
-static const char key;
-
-struct bytes {
-	const uint8_t *data;
-	size_t size;
-};
-
-static int prepare(lua_State *L)
-{
-	if (luaL_loadbufferx(L, script, sizeof(script) - 1, "=fuzz", "t") != LUA_OK)
-		return lua_error(L);
-	lua_call(L, 0, 1);
-	lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
-	return 0;
-}
-
-static int feed(lua_State *L)
-{
-	const struct bytes *in = lua_touserdata(L, 1);
-
-	lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
-	lua_pushlstring(L, (const char *)in->data, in->size);
-	lua_call(L, 1, 0);
-	lua_gc(L, LUA_GCCOLLECT);
-	return 0;
-}
-
-static void enter(struct lat_rt *rt, lua_CFunction what, void *ctx)
-{
-	struct lat_rt_error err;
-
-	if (lat_rt_enter(rt, what, ctx, &err) == 0)
-		return;
-	fprintf(stderr, "%s\n%s\n", err.text, err.trace);
-	abort();
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static struct lat_rt *rt;
-	struct bytes in = { data, size };
+	static const struct lua_target target = { script, sizeof(script) - 1, LAT_RT_TRUSTED, NULL, NULL, false };
 
-	if (!rt) {
-		if (lat_rt_new(LAT_RT_TRUSTED, NULL, &rt) < 0)
-			abort();
-		enter(rt, prepare, NULL);
-	}
-	enter(rt, feed, &in);
-	return 0;
+	return lua_target_run(&target, data, size);
 }

@@ -3,12 +3,7 @@
  * have a place and nothing that acts on a terminal; a policy builds its tables, and each rule's canonical text means the
  * same rule. */
 #include "lua/l_policy.h"
-#include "lua/runtime.h"
-#include <lauxlib.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "lua_driver.h"
 
 static const char script[] =
 	"local policy = require 'lattice.policy'\n"
@@ -50,60 +45,25 @@ static const char script[] =
 	"  return loaded\n"
 	"end\n";
 
-static const char key;
-
-struct bytes {
-	const uint8_t *data;
-	size_t size;
-};
-
-static int prepare(lua_State *L)
+static void compile(lua_State *L)
 {
-	if (luaL_loadbufferx(L, script, sizeof(script) - 1, "=fuzz", "t") != LUA_OK)
-		return lua_error(L);
-	lua_call(L, 0, 1);
-	lua_rawsetp(L, LUA_REGISTRYINDEX, &key);
-	return 0;
-}
-
-static int feed(lua_State *L)
-{
-	const struct bytes *in = lua_touserdata(L, 1);
 	struct lat_policy *policy;
 
-	lua_rawgetp(L, LUA_REGISTRYINDEX, &key);
-	lua_pushlstring(L, (const char *)in->data, in->size);
-	lua_call(L, 1, 1);
 	if (lua_isnil(L, -1))
-		return 0;
-	if (lat_lua_check_policy(L, lua_gettop(L), 1, &policy) < 0)
-		return luaL_error(L, "a loaded policy does not compile: %s", lua_tostring(L, -1));
-	lat_policy_unref(policy);
-	return 0;
-}
-
-static void enter(struct lat_rt *rt, lua_CFunction what, void *ctx)
-{
-	struct lat_rt_error err;
-
-	/* a limit that was met is no finding: the program refuses such a policy */
-	if (lat_rt_enter(rt, what, ctx, &err) == 0 || err.why != LAT_RT_ERROR)
 		return;
-	fprintf(stderr, "%s\n%s\n", err.text, err.trace);
-	abort();
+	if (lat_lua_check_policy(L, lua_gettop(L), 1, &policy) < 0)
+		luaL_error(L, "a loaded policy does not compile: %s", lua_tostring(L, -1));
+	lat_policy_unref(policy);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct lat_rt_limits limits = { .instructions = 5000000, .memory = 64u << 20, .deadline_ms = 2000 };
-	static struct lat_rt *rt;
-	struct bytes in = { data, size };
+	static const struct lat_rt_limits limits = {
+		.instructions = 5000000, .memory = 64u << 20, .deadline_ms = 2000
+	};
+	static const struct lua_target target = {
+		script, sizeof(script) - 1, LAT_RT_POLICY, &limits, compile, .limits_end = true
+	};
 
-	if (!rt) {
-		if (lat_rt_new(LAT_RT_POLICY, &limits, &rt) < 0)
-			abort();
-		enter(rt, prepare, NULL);
-	}
-	enter(rt, feed, &in);
-	return 0;
+	return lua_target_run(&target, data, size);
 }
