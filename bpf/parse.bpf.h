@@ -28,6 +28,7 @@ struct packet {
 	struct lat_tc_key key;
 	struct lat_tc_key quote;
 	__u32 at;            /* of the header that comes next */
+	__u32 end;           /* of the packet as IP tells it: what lies behind is padding, which no receiver reads */
 	__u32 fragment_id;
 	__u16 sport, dport;  /* of this packet, host order; icmp: 0 and the type */
 	__u16 port;          /* what rules judge, 0 without ports */
@@ -181,7 +182,7 @@ __noinline int lat_quoted(struct __sk_buff *skb, struct packet *p)
 		!same_address(p->quote.local, p->key.local))
 		return IS_FLOW;
 	p->quote.proto = (__u8)proto;
-	if (load(skb, p->at, ports, sizeof(ports)) < 0)
+	if (p->at + sizeof(ports) > p->end || load(skb, p->at, ports, sizeof(ports)) < 0)
 		return IS_FLOW;
 	if (proto == PROTO_TCP || proto == PROTO_UDP) {
 		set_ports(&p->quote, was, ports[0], ports[1]);
@@ -199,7 +200,7 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 h[8], type;
 
-	if (load(skb, p->at, h, sizeof(h)) < 0)
+	if (p->at + sizeof(h) > p->end || load(skb, p->at, h, sizeof(h)) < 0)
 		return -LAT_TC_STAT_TRUNCATED;
 	type = h[0];
 	p->dport = type;
@@ -225,6 +226,8 @@ static __always_inline int parse_transport(struct __sk_buff *skb, struct packet 
 	p->key.proto = (__u8)proto;
 	if (p->later)
 		return IS_LATER;
+	if (p->at + (proto == PROTO_TCP ? 20 : proto == PROTO_UDP ? 8 : 0) > p->end)
+		return -LAT_TC_STAT_TRUNCATED;
 	if (proto == PROTO_TCP) {
 		if (load(skb, p->at, h, 20) < 0)
 			return -LAT_TC_STAT_TRUNCATED;
@@ -261,6 +264,7 @@ static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
 		return -LAT_TC_STAT_ODD;
 	if (p->at + total > skb->len)
 		return -LAT_TC_STAT_TRUNCATED;
+	p->end = total ? p->at + total : skb->len;
 	if (size > 20 && (r = lat_v4_options(skb, p->at + 20, p->at + size)) < 0)
 		return r;
 	set_ends4(&p->key, p->dir, h[3], h[4]);
@@ -282,8 +286,11 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 
 	if (load(skb, p->at, h, sizeof(h)) < 0)
 		return -LAT_TC_STAT_TRUNCATED;
-	if (p->at + 40 + bpf_ntohs(*(__u16 *)(b + 4)) > skb->len)
+	p->end = p->at + 40 + bpf_ntohs(*(__u16 *)(b + 4));
+	if (p->end > skb->len)
 		return -LAT_TC_STAT_TRUNCATED;
+	if (p->end == p->at + 40 && skb->gso_size)
+		p->end = skb->len;
 	if (is_mapped(h + 2) || is_mapped(h + 6))
 		return -LAT_TC_STAT_ODD;
 	set_ends6(&p->key, p->dir, h + 2, h + 6);

@@ -6,6 +6,7 @@
 -- the policy says and pin nothing. A pin holds for the answer's time to live and a grace. Without this agent the queue
 -- has no reader and the kernel drops what would wait: no answer, no pin. DNS over TCP, TLS or HTTPS is not seen: its
 -- addresses stay unpinned, and name rules do not open them. Private addresses are the enforcers' to refuse, by the rule.
+local address = require("lattice.addr")
 local dns = require("lattice.dns")
 local loop = require("lattice.loop")
 local queue = require("lattice.queue")
@@ -144,6 +145,16 @@ local function remember(self, key, name, family)
   self.questions[key] = { name = name, family = family, until_s = now(self) + QUESTION_S }
 end
 
+-- Pins the addresses of an answer. "later": its verdict comes when the enforcer has them.
+local function pin(self, id, name, addresses)
+  if not add(self, name, addresses) then return "accept" end
+  self.answers = self.answers + 1
+  tell(self, function(ok)
+    if self.queue then self.queue:verdict(id, ok and "accept" or "drop") end
+  end)
+  return "later"
+end
+
 -- An answer that was waited for; "later" until the enforcer has its addresses.
 local function answered(self, packet, id, key)
   local question = self.questions[key]
@@ -154,12 +165,14 @@ local function answered(self, packet, id, key)
     self.odd = self.odd + 1
     return "drop"
   end
-  if not add(self, question.name, addresses) then return "accept" end
-  self.answers = self.answers + 1
-  tell(self, function(ok)
-    if self.queue then self.queue:verdict(id, ok and "accept" or "drop") end
+  if not self.allowed then return pin(self, id, question.name, addresses) end
+  local what, returned = nil, false
+  self.allowed(address.format(key:sub(17, 32)), function(allowed)
+    what = allowed and pin(self, id, question.name, addresses) or "accept"
+    if returned and what ~= "later" and self.queue then self.queue:verdict(id, what) end
   end)
-  return "later"
+  returned = true
+  return what or "later"
 end
 
 local function on_packet(self, packet, id)
@@ -181,12 +194,13 @@ function M.clear()
   return dns.release()
 end
 
---- options: config, log, pin = fun(pins, done), devices = names; clock (tests).
+--- options: config, log, pin = fun(pins, done), devices = names; clock (tests). allowed = fun(server, done), where questions
+--- may be seen before the enforcer judges them: whether one to this server may leave.
 ---@param options table
 ---@param done fun(names: lattice.agent.Names?, err?: string, code?: any)
 function M.open(options, done)
   local self = setmetatable({
-    log = options.log, pin = options.pin, clock = options.clock or sys.clock,
+    log = options.log, pin = options.pin, allowed = options.allowed, clock = options.clock or sys.clock,
     observe = options.config.names.observe ~= false,
     pins = {}, count = 0,          -- address -> name -> until when
     questions = {}, asked = 0,     -- key -> name, family, until when

@@ -10,6 +10,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #define MOUNT_NAME "lattice"
 
@@ -62,8 +63,19 @@ static int mount_usual(const char *pins)
 	return mount(MOUNT_NAME, usual, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0 ? -errno : 0;
 }
 
+/* Whoever else may write in a directory of pins could take ours away, or put his own in their place. */
+static int check_ours(struct lat_tc *tc, const char *path, const struct stat *st)
+{
+	if ((st->st_uid == geteuid() || st->st_uid == 0) && !(st->st_mode & (S_IWGRP | S_IWOTH)))
+		return 0;
+	lat_tc_say(tc, "others may write in %s (uid %u, mode %o): remove it, or name another place with pins", path,
+		st->st_uid, st->st_mode & 07777);
+	return -EPERM;
+}
+
 static int make_pins(struct lat_tc *tc, const char *pins)
 {
+	struct stat st;
 	int r = mount_usual(pins);
 
 	if (r == 0)
@@ -72,8 +84,13 @@ static int make_pins(struct lat_tc *tc, const char *pins)
 		lat_tc_say(tc, "cannot make %s: %s", pins, strerror(-r));
 		return r;
 	}
-	if (on_bpffs(pins))
-		return 0;
+	if (lstat(pins, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX)) /* as /sys/fs/bpf may be: what is below is checked */
+		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
+	r = check_ours(tc, pins, &st);
+	if (r < 0 || on_bpffs(pins))
+		return r;
 	if (mount(MOUNT_NAME, pins, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0) {
 		r = -errno;
 		lat_tc_say(tc, "%s is not on a bpffs, and mounting one there failed: %s", pins, strerror(-r));
@@ -107,6 +124,7 @@ static int lock_dir(struct lat_tc *tc)
 	for (int try = 0; try < 10; try++) {
 		lat_autoclose int fd = -1;
 		struct stat held, there;
+		int r;
 
 		tc->made_dir = mkdir(tc->path, 0700) == 0;
 		if (!tc->made_dir && errno != EEXIST)
@@ -114,6 +132,11 @@ static int lock_dir(struct lat_tc *tc)
 		fd = open(tc->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		if (fd < 0)
 			continue;
+		if (fstat(fd, &held) < 0)
+			return -errno;
+		r = check_ours(tc, tc->path, &held);
+		if (r < 0)
+			return r;
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 			if (errno != EWOULDBLOCK)
 				return -errno;

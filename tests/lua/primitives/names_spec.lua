@@ -107,6 +107,27 @@ describe("lattice.agent.names", function()
     assert.equal(0, #pins)
   end)
 
+  it("pins nothing that a server answers which may not be asked", function()
+    local asked, may = nil, false
+    local one
+    fresh().open({ config = { names = { observe = true } }, devices = { "wf0" }, log = function() end,
+      clock = function() return 0 end, pin = function(list, done) pins[#pins + 1] = list done(true) end,
+      allowed = function(server, done)
+        asked = server
+        done(may)
+      end,
+    }, function(made) one = assert(made) end)
+    one:generation(generation)
+    packets(question(1, "a.example"), 1)
+    assert.equal("accept", packets(answer(1, "a.example", "\192\0\2\1", 60), 2))
+    assert.same({ "10.42.0.2", 0 }, { asked, #pins })
+    may = true
+    packets(question(2, "a.example"), 3)
+    packets(answer(2, "a.example", "\192\0\2\1", 60), 4)
+    assert.equal(1, #pins)
+    one:close(function() end)
+  end)
+
   it("pins names that a rule denies, so that the rule can", function()
     packets(question(1, "x.denied.example"), 1)
     assert.equal("later", packets(answer(1, "x.denied.example", "\192\0\2\1", 60), 2))
