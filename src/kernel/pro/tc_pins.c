@@ -84,7 +84,7 @@ static int make_pins(struct lat_tc *tc, const char *pins)
 		lat_tc_say(tc, "cannot make %s: %s", pins, strerror(-r));
 		return r;
 	}
-	if (lstat(pins, &st) < 0)
+	if (stat(pins, &st) < 0)
 		return -errno;
 	if (S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX)) /* as /sys/fs/bpf may be: what is below is checked */
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
