@@ -13,6 +13,53 @@ allow "tcp to 203.0.113.2, 2001:db8::2 port 80"
 allow "in udp from 203.0.113.2, 2001:db8::2 port 53"
 ]]
 
+-- A connection of the node from port 4000 to the peer's port 80, open or ended, and what the peer sends into it: prints
+-- the marks that the node's stack delivered. argv: NODE PEER open|closed|reset
+local stateful = [[
+import socket, struct, sys, time
+sys.argv, which = sys.argv[:3] + ["in"], sys.argv[3]
+source = open("tests/support/attacks.py").read().replace("\nmain()\n", "\n")
+exec(source)
+node, peer = sys.argv[1:3]
+enter(peer)
+listener = socket.create_server(("203.0.113.2", 8080 if which == "never" else 80))
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+enter(node)
+ear = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+ear.settimeout(0.2)
+udp = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+udp.settimeout(10)
+c = socket.socket()
+c.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+c.bind(("203.0.113.1", 4000))
+c.connect(("203.0.113.2", 80))
+s, _ = listener.accept()
+if which == "closed":
+    c.shutdown(1); s.recv(1); s.close(); c.recv(1); c.close()
+elif which == "reset":
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); c.close()
+    try: s.recv(1)
+    except OSError: pass
+m = Maker(False, PEER4, NODE4)
+attacks = { "syn of it": m.tcp(b"<lat0001>", 2, 4000, 80), "syn to another port": m.tcp(b"<lat0002>", 2, 22, 80),
+  "syn from another port": m.tcp(b"<lat0003>", 2, 4000, 81), "ack from another port": m.tcp(b"<lat0004>", 16, 4000, 81),
+  "udp of it": m.udp(b"<lat0005>", 4000, 80) }
+for body in attacks.values():
+    raw.sendto(m.ip(17 if b"0005" in body else 6, body), ("203.0.113.1", 0))
+until = time.monotonic() + 10
+end = b""
+seen = b""
+while b"<last one>" not in end and time.monotonic() < until:
+    raw.sendto(m.ip(17, m.udp(b"<last one>", ALLOWED)), ("203.0.113.1", 0))
+    end = udp.recv(65536)
+    seen += end
+try:
+    while True: seen += ear.recv(65536)
+except OSError: pass
+for i, name in enumerate(attacks):
+    if b"<lat%04d>" % (i + 1) in seen: print(name)
+]]
+
 local LEAST = 70 -- attacks that work without Lattice
 
 local function suite(enforcer)
@@ -47,6 +94,21 @@ local function suite(enforcer)
   end
 
   it("lets no packet in that no rule allows, however it is made", function() hold("in") end)
+  for _, state in ipairs({ "open", "closed", "reset" }) do
+    it("takes no new flow for an answer of one that is or was allowed: " .. state, function()
+      nodes["peer4"]:kill("sigkill") -- it holds port 80
+      nodes["peer4"]:wait()
+      local argv = { "python3", "-c", stateful, nodes.node, nodes.peer, state }
+      local before = nodes:run("node", argv)
+      assert.equal(5, select(2, before.out:gsub("\n", "")), before.out .. before.err)
+      nodes:configure({ policy = policy, enforcer = enforcer })
+      nodes:up()
+      nodes:sh("node", "conntrack -F 2>/dev/null || true")
+      local p = nodes:run("node", argv)
+      assert.same({ 0, "" }, { p.status, p.out }, p.err)
+    end)
+  end
+
   it("lets no packet out that no rule allows, however a raw socket makes it", function() hold("out", "raw") end)
 
   if enforcer == "ebpf" then
