@@ -7,7 +7,7 @@
  * without a packet in between that nobody judged.
  *
  * Everything here may be called from any thread, and one thing of one object at a time, but that lat_tc_overlay,
- * lat_tc_status and lat_tc_ask may come at any time. Texts for people go to `say`; NULL is fine. */
+ * lat_tc_status, lat_tc_hooked and lat_tc_ask may come at any time. Texts for people go to `say`; NULL is fine. */
 #ifndef LAT_KERNEL_TC_H
 #define LAT_KERNEL_TC_H
 #include "base/addr.h"
@@ -80,6 +80,8 @@ struct lat_tc_status {
 };
 
 int lat_tc_status(struct lat_tc *tc, struct lat_tc_status *out);
+/* Do both hooks have our programs? 1; 0: somebody took one off; -ENODEV: the device is gone. */
+int lat_tc_hooked(const struct lat_tc *tc);
 /* Adds packets and bytes of each rule of the generation in force to counts[0..max-1]; rules beyond max are left out. */
 int lat_tc_counters(struct lat_tc *tc, struct lat_tc_count *counts, size_t max);
 /* At most max flows; how many were written. */

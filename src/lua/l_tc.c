@@ -391,6 +391,8 @@ static const struct lat_api_function methods[] = {
 	{ "run", lat_tc_l_run, "dir: \"out\"|\"in\", packet: string", "boolean? passed, string? error, string? code",
 		"A packet with its Ethernet header through the first device's program, with all traces of a real one." },
 	{ "status", lat_tc_l_status, "", "lattice.tc.Status[]?, string? error, string? code", "One entry a device." },
+	{ "hooked", lat_tc_l_hooked, "", "boolean?, string? error, string? code",
+		"Whether the programs are on their hooks; false: somebody took one off." },
 	{ "rings", lat_tc_l_rings, "", "integer[]?, string? error, string? code",
 		"Descriptors of the event rings, one a device; they are the caller's." },
 	{ "finish", l_close_filter, "keep: boolean, done: fun(ok: true?)", "",

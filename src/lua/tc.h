@@ -67,6 +67,7 @@ int lat_tc_l_cut(lua_State *L);
 int lat_tc_l_ask(lua_State *L);
 int lat_tc_l_run(lua_State *L);
 int lat_tc_l_status(lua_State *L);
+int lat_tc_l_hooked(lua_State *L);
 int lat_tc_l_rings(lua_State *L);
 
 #endif

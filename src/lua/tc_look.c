@@ -204,6 +204,24 @@ int lat_tc_l_status(lua_State *L)
 	return 1;
 }
 
+int lat_tc_l_hooked(lua_State *L)
+{
+	struct lat_tc_engine *e = lat_tc_engine_check(L);
+
+	for (size_t i = 0; i < e->filter->count; i++) {
+		int r = lat_tc_hooked(e->filter->tc[i]);
+
+		if (r < 0)
+			return lat_push_errno(L, r, "look at the hooks of a device");
+		if (r == 0) {
+			lua_pushboolean(L, false);
+			return 1;
+		}
+	}
+	lua_pushboolean(L, true);
+	return 1;
+}
+
 int lat_tc_l_rings(lua_State *L)
 {
 	struct lat_tc_engine *e = lat_tc_engine_check(L);

@@ -119,6 +119,31 @@ describe("the ebpf enforcer on a device", function()
     assert.equal(before, nodes:trace())
   end)
 
+  for how, env in pairs({ clsact = { LATTICE_NO_TCX = "1" }, TCX = {} }) do
+    it("is put back when somebody takes it off, by " .. how, function()
+      up(nil, env)
+      local kept = nodes:probe("node", "keep", "203.0.113.2", 80)
+      kept:expect("connected")
+      for _ = 1, 2 do
+        local from = #nodes.agent.err
+        if how == "TCX" then
+          nodes:sh("node", "bpftool link detach pinned " .. pin() .. "/link_out")
+        else
+          nodes:sh("node", "tc qdisc del dev eth0 clsact")
+        end
+        nodes.agent:expect(function() return nodes.agent.err:find("all hooks are guarded again", from + 1, true) end)
+        assert.matches("took a program of ebpf off its hook", nodes.agent.err:sub(from + 1))
+        guarded()
+      end
+      nodes:reload(POLICY .. 'allow "tcp to 203.0.113.2 port 22"\n')
+      assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 22))
+      assert.is_nil(kept.status)
+      assert.equal(0, nodes:down())
+      assert.is_true(nodes:open("node", "tcp", "203.0.113.2", 81))
+      assert.equal("", nodes:sh("node", "tc qdisc show dev eth0 clsact"))
+    end)
+  end
+
   it("ends when its pinned links are removed, and only then, once the agent is dead", function()
     up()
     nodes:down("sigkill")

@@ -57,6 +57,12 @@ function Filter:run(dir, packet) end
 ---@return string? code
 function Filter:status() end
 
+--- Whether the programs are on their hooks; false: somebody took one off.
+---@return boolean?
+---@return string? error
+---@return string? code
+function Filter:hooked() end
+
 --- Descriptors of the event rings, one a device; they are the caller's.
 ---@return integer[]?
 ---@return string? error

@@ -165,6 +165,28 @@ function Agent:device_back(name)
   end)
 end
 
+--- Looks once a second whether the enforcer's hooks are where it put them, and puts them back. Enforcers with a watch of
+--- their own (iptables) have no `hooked`.
+function Agent:watch_hooks()
+  local busy
+  local function look()
+    local enforcer = self.enforcing
+    if busy or self.stopping or not enforcer or not enforcer.hooked or enforcer:hooked() ~= false then return end
+    busy = true
+    self:log("error", ("somebody took a program of %s off its hook; it is put back"):format(enforcer.name))
+    self:exclusive(function()
+      if self.stopping or self.enforcing ~= enforcer then return true end
+      return steps.await(function(done) enforcer:device(nil, done) end)
+    end, function(ok, err)
+      busy = false
+      local text = ok and "all hooks are guarded again" or ("not guarded: %s; trying again"):format(tostring(err))
+      self:log(ok and "info" or "error", text)
+      self:record(ok == true, text)
+    end)
+  end
+  self.hook_timer = require("lattice.loop").timer(1000, look, 1000)
+end
+
 --- The enforcer that may take over from this one.
 function Agent:fallback_of(name)
   if self.config.enforcer ~= "auto" then return nil end

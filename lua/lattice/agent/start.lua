@@ -241,6 +241,11 @@ local function start(agent, undo)
   if not ok then return nil, err, code end
   ok, err = drop_privileges(agent)
   if not ok then return nil, err, "unavailable" end
+  agent:watch_hooks()
+  undo(function()
+    agent.hook_timer:close()
+    return true
+  end)
   agent.begun = true
   agent.events:record("start", { text = agent.enforcing.name .. ": " .. agent.choice.reason, status = 0 })
   return true

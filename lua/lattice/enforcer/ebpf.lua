@@ -118,6 +118,13 @@ function Ebpf:device(name, done) -- luacheck: ignore 212
   end)
 end
 
+--- Whether the programs are on their hooks: false when somebody took one off, or when putting one back failed.
+---@return boolean? hooked  nil: it cannot be told, the device is gone
+function Ebpf:hooked()
+  if not self.filter then return false end
+  return (self.filter:hooked())
+end
+
 function Ebpf:generation()
   if not self.filter then return nil end
   local status = self.filter:status()

@@ -71,6 +71,11 @@ int lat_tc_flows(struct lat_tc *tc, struct lat_tc_key *keys, struct lat_tc_flow 
 	return -LAT_EPRO;
 }
 
+int lat_tc_hooked(const struct lat_tc *tc)
+{
+	return -LAT_EPRO;
+}
+
 int lat_tc_cut(struct lat_tc *tc)
 {
 	return -LAT_EPRO;

@@ -156,6 +156,34 @@ int lat_tc_has_filter(uint32_t ifindex, uint32_t parent)
 	}
 }
 
+/* The number of the program in our filter; 0: the filter, or the whole qdisc, is gone. */
+static int find_filter(const struct lat_tc *tc, int dir, uint32_t *id)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)tc->ifindex, .attach_point = points[dir]);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
+	int r = bpf_tc_query(&hook, &opts);
+
+	if (r < 0 && r != -ENOENT && r != -EINVAL)
+		return r;
+	*id = r == 0 ? opts.prog_id : 0;
+	return 0;
+}
+
+/* Is this program in the device's list? */
+static int find_tcx(const struct lat_tc *tc, int dir, uint32_t *id)
+{
+	uint32_t ids[MOST_PROGS], n = MOST_PROGS, flags;
+
+	if (bpf_prog_query((int)tc->ifindex, hooks[dir], 0, &flags, ids, &n) < 0)
+		return -errno;
+	for (uint32_t i = 0; i < n && i < MOST_PROGS; i++) {
+		if (ids[i] == *id)
+			return 0;
+	}
+	*id = 0;
+	return 0;
+}
+
 /* The qdisc goes if we made it and nobody else has come to use it. */
 static void drop_qdisc(struct lat_tc *tc)
 {
@@ -215,6 +243,27 @@ int lat_tc_replace(struct lat_tc *tc)
 	else
 		lat_tc_say(tc, "took over %s on %s, ingress and egress", tc->config.tcx ? "TCX" : "clsact", tc->device);
 	return r;
+}
+
+int lat_tc_hooked(const struct lat_tc *tc)
+{
+	for (int dir = 0; dir < TC_DIRS; dir++) {
+		struct bpf_prog_info info = { 0 };
+		uint32_t size = sizeof(info), id;
+		int r;
+
+		if (tc->deferred || !tc->attached[dir])
+			continue; /* a dead agent's programs, until our first generation */
+		if (bpf_obj_get_info_by_fd(tc->progs[dir], &info, &size) < 0)
+			return -errno;
+		id = info.id;
+		r = tc->config.tcx ? find_tcx(tc, dir, &id) : find_filter(tc, dir, &id);
+		if (r < 0)
+			return r;
+		if (id != info.id)
+			return 0;
+	}
+	return 1;
 }
 
 void lat_tc_reopen(struct lat_tc *tc)

@@ -123,6 +123,9 @@ function Enforcer:status() end
 ---@param name string
 ---@param done fun(ok: true?, err: string?)
 function Enforcer:device(name, done) end
+--- Optional, for one without a watch of its own: are its hooks where it put them? false: `device` puts them back.
+---@return boolean?
+function Enforcer:hooked() end
 --- keep: leave it in force (an exit for restart); else remove every trace.
 ---@param keep boolean
 ---@param done fun(ok: true?, err: string?)
