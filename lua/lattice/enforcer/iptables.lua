@@ -137,13 +137,14 @@ function Iptables:apply(new, done)
     local mark = (self.mark or 0) % text.MARKS + 1
     self.given = self.given + 1
     if self.given >= text.MARKS then flows.free(mark, self.mark or 0, task.ticker()) end
+    local saves = self:start_saves()
     local gen = self:compile(new, mark)
-    self:swap(gen.books)
+    self:swap(gen.books, saves)
     self.gen, self.mark, self.number, self.policy, self.keep = gen, mark, gen.number, new, gen.keep
     local rules = 0
     for _, family in ipairs(self.families) do
       for _, lines in pairs(gen.books[family].lines) do rules = rules + #lines end
-      gen.books[family].lines = nil
+      gen.books[family] = nil
     end
     self.size = rules
     return true
@@ -162,27 +163,36 @@ function Iptables:counters(done)
   end, done)
 end
 
--- Chains that change within a generation, in all families or none.
-function Iptables:change(make, done)
+-- Chains that change within a generation, in all families or none. make(family) and past(family): their book now and
+-- before. Nothing is read back: if others have changed our chains this is refused, and the guard makes all anew.
+-- after: what to do then, in the same turn, before the guard looks at what has changed.
+function Iptables:change(make, past, done, after)
   self:turn(function()
     if not self.gen then return true end -- the next generation brings them
-    local before, finished = {}, {}
-    for _, family in ipairs(self.families) do
-      local book = make(family)
-      before[family] = self:save(family)
-      local extra = {}
-      for _, name in ipairs(read.ours(before[family])) do
-        if name:find("^LATTICE%-TEMP%-R") and book.lines["LATTICE-TEMP-O"] and not book.lines[name] then
-          extra[#extra + 1] = name
-        end
+    local function replace(family, new, old)
+      local gone = {}
+      for _, name in ipairs(old.names) do
+        if not new.lines[name] then gone[#gone + 1] = name end
       end
-      local ok, err, code = self:restore(family, book, extra)
+      return self:restore(family, new, gone)
+    end
+    local finished = {}
+    for _, family in ipairs(self.families) do
+      local new, old = make(family), past(family)
+      local ok, err, code = replace(family, new, old)
       if not ok then
-        for _, other in ipairs(finished) do self:put_back(other, before[other], make(other)) end
+        for _, other in ipairs(finished) do
+          local back, why = replace(other, past(other), make(other))
+          if not back then
+            self.log("error", ("IPv%d: the rules from before cannot be put back: %s; all is refused"):format(other, why))
+            self:restore(other, text.closed(other), {})
+          end
+        end
         task.fail(err, code)
       end
       finished[#finished + 1] = family
     end
+    if after then after() end
     return true
   end, done)
 end
@@ -190,13 +200,17 @@ end
 --- Open flows are judged again: one that lived by a rule that is gone, or that a new one refuses, is cut.
 function Iptables:temporary(rules, done)
   local old = self.temporary_rules
+  local function book(list)
+    return function(family) return text.temporary(self.gen, family, list) end
+  end
   self.temporary_rules = rules
-  self:change(function(family) return text.temporary(self.gen, family, rules) end, function(ok, err, code)
-    if not ok then
-      self.temporary_rules = old
-      return done(ok, err, code)
-    end
-    return self:cut(function(cut, why, what) done(cut and true, why, what) end)
+  local there = false
+  self:change(book(rules), book(old), function(ok, err, code)
+    if not ok and not there then self.temporary_rules = old end
+    done(ok, err, code)
+  end, function()
+    there = true
+    if self.policy then flows.cut(self, task.ticker()) end
   end)
 end
 
@@ -227,8 +241,11 @@ end
 
 function Iptables:pin(pins, done)
   local old = self.pins
+  local function book(list)
+    return function(family) return text.pins(self.gen, family, list) end
+  end
   self.pins = pins
-  self:change(function(family) return text.pins(self.gen, family, pins) end, function(ok, err, code)
+  self:change(book(pins), book(old), function(ok, err, code)
     if not ok then self.pins = old end
     done(ok, err, code)
   end)

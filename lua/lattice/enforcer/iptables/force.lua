@@ -16,8 +16,18 @@ function M.must(value, err, code)
   return value
 end
 
-function Methods:save(family)
-  local saved = M.must(task.wait(function(done) return self.tables:save(family, "filter", done) end))
+-- Reads the tables of all families, each in a child, while the caller goes on; see swap.
+function Methods:start_saves()
+  local saves = {}
+  for _, family in ipairs(self.families) do
+    saves[family] = task.start(function(done) return self.tables:save(family, "filter", done) end)
+  end
+  return saves
+end
+
+function Methods:save(family, saving)
+  saving = saving or task.start(function(done) return self.tables:save(family, "filter", done) end)
+  local saved = M.must(saving())
   local now = read.parse(saved, task.ticker())
   if self.events then
     self.held = self.held or {}
@@ -27,9 +37,8 @@ function Methods:save(family)
 end
 
 function Methods:restore(family, book, gone, hooks)
-  return task.wait(function(done)
-    return self.tables:apply(family, text.transaction(book, gone, hooks or {}), done)
-  end)
+  local made = text.transaction(book, gone, hooks or {}, nil, task.ticker())
+  return task.wait(function(done) return self.tables:apply(family, made, done) end)
 end
 
 function Methods:hooks(now)
@@ -73,10 +82,11 @@ local function book_of(now)
   return book
 end
 
--- Puts `books` in force in all families, or nothing: what was there is put back. Gives what was there before.
-function Methods:swap(books)
+-- Puts `books` in force in all families, or nothing: what was there is put back. saves: of start_saves.
+function Methods:swap(books, saves)
   local before = {}
-  for _, family in ipairs(self.families) do before[family] = self:save(family) end
+  saves = saves or self:start_saves()
+  for _, family in ipairs(self.families) do before[family] = self:save(family, saves[family]) end
   local done = {}
   for _, family in ipairs(self.families) do
     local ok, err, code = self:restore(family, books[family], gone(before[family], books[family]),
@@ -88,7 +98,6 @@ function Methods:swap(books)
     done[#done + 1] = family
     if self.held then self.held[family] = {} end -- the chains count from nothing again
   end
-  return before
 end
 
 function Methods:put_back(family, before, book)

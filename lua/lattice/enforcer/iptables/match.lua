@@ -13,6 +13,7 @@ M.variants = {
   IR = { dir = "in", addr = "-d", port = "sport", state = "REPLY" },
 }
 M.order = { "O", "OR", "I", "IR" }
+M.pairs = { out = { "O", "OR" }, ["in"] = { "I", "IR" } }
 
 -- The address in the upper bits of 128.
 local function pad(e, family)

@@ -27,20 +27,27 @@ end
 --- Ends the task with done(nil, text, code).
 function M.fail(text, code) error({ text = text, code = code }, 0) end
 
+--- Calls start(done) now; the function that it gives waits for done later: other work goes on in between.
+---@param start fun(done: fun(...)): any, any, any
+---@return fun(): any ...
+function M.start(start)
+  local results, waiting
+  local ok, text, code = start(function(...)
+    if waiting then return resume(waiting, ...) end
+    results = table.pack(...)
+  end)
+  if ok == nil and text then results = table.pack(nil, text, code) end
+  return function()
+    if results then return table.unpack(results, 1, results.n) end
+    waiting = coroutine.running()
+    return coroutine.yield()
+  end
+end
+
 --- Calls start(done) and waits for done; what it was given. A start that returns nil, text, code has failed.
 ---@param start fun(done: fun(...)): any, any, any
 ---@return any ...
-function M.wait(start)
-  local co, results, waiting = coroutine.running(), nil, false
-  local ok, text, code = start(function(...)
-    if waiting then return resume(co, ...) end
-    results = table.pack(...)
-  end)
-  if ok == nil and text then return nil, text, code end
-  if results then return table.unpack(results, 1, results.n) end
-  waiting = true
-  return coroutine.yield()
-end
+function M.wait(start) return M.start(start)() end
 
 --- A function to call often in long work: it lets the loop go on now and then.
 ---@return fun() tick

@@ -5,11 +5,11 @@
 --   LATTICE-TEMP-O, ...       temporary rules; ends in the tree
 --   LATTICE-O1, ...           the tree (tree.lua)
 --   LATTICE-N1-O, ...         a run of name rules: the addresses pinned now
---   LATTICE-R12               what rule 12 does, and its counters; R0-O and R0-I: the default
+--   LATTICE-R000012           what rule 12 does, and its counters; R0-O and R0-I: the default
 --   LATTICE-DENY, LATTICE-DROP
 --
--- The next generation has the same names: iptables-nft fills ten thousand chains anew in seconds, and needs a minute to add
--- that many and remove as many others.
+-- The next generation has the same names, so few chains are added and removed. In which order they stand in a transaction,
+-- and why their numbers have a fixed width: M.transaction.
 --
 -- Trees come in four variants: O and I judge a packet that opens or continues an out or in flow, OR and IR the same flow
 -- by a packet of its replies, which is needed once a reload has made an open flow's mark old.
@@ -44,7 +44,7 @@ M.mark = mark
 local Book = {}
 Book.__index = Book
 
-function M.book() return setmetatable({ names = {}, lines = {} }, Book) end
+function M.book() return setmetatable({ names = {}, lines = {}, keys = {} }, Book) end
 
 --- The lines of a chain, which is made if it is not there.
 function Book:chain(name)
@@ -76,7 +76,7 @@ local function verdict(book, chain, gen, id, rule, dir)
   if passes[rule.action] and (rule.rate or 0) > 0 then
     local rate = math.min(rule.rate, 1000000)
     book:add(chain, ("-m hashlimit --hashlimit-above %d/sec --hashlimit-burst %d --hashlimit-name lattice-%d-%s -g %s-X")
-      :format(rate, rate, gen.number, chain:match("%-(.*)$"), chain)) -- the kernel keeps a name's rate
+      :format(rate, rate, gen.number, chain:match("%-(.*)$"):gsub("R0+", "R"), chain)) -- the kernel keeps a name's rate
     log(chain .. "-X", "deny")
     book:add(chain .. "-X", "-g LATTICE-DENY")
   end
@@ -105,23 +105,20 @@ end
 
 local function rule_chain(rule, dir)
   if rule == 0 then return dir == "in" and "LATTICE-R0-I" or "LATTICE-R0-O" end
-  return "LATTICE-R" .. rule
+  return ("LATTICE-R%06d"):format(rule)
 end
 
-local function emitter(book, gen, family, name, default)
-  local variant = variants[name]
+-- Makes the chains of one direction's tree, in both its variants; chains are known by their number.
+local function emitter(book, gen, family, names, default, tick)
   local count = 0
 
-  local function chain()
-    count = count + 1
-    local made = ("LATTICE-%s%d"):format(name, count)
-    book:chain(made)
-    return made
-  end
+  local function chain_of(name, number) return ("LATTICE-%s%d"):format(name, number) end
 
-  local emit = {}
-  function emit.leaf(boxes)
-    local made = chain()
+  local function leaf(name, boxes)
+    local variant, made = variants[name], chain_of(name, count)
+    local keys = {}
+    book:chain(made)
+    book.keys[made] = keys
     for _, m in ipairs(match.matches(variant, family, boxes)) do
       if m.run then
         book:add(made, ("-j LATTICE-N%d-%s"):format(m.run.id, name))
@@ -130,13 +127,15 @@ local function emitter(book, gen, family, name, default)
       else
         gen.used[m.rule] = true
         book:add(made, m.text .. "-g " .. rule_chain(m.rule, variant.dir))
+        keys[#book.lines[made]] = m.rule
       end
     end
     book:add(made, "-g " .. default)
-    return made
   end
-  function emit.node(kids)
-    local made = chain()
+
+  local function node(name, kids)
+    local variant, made = variants[name], chain_of(name, count)
+    book:chain(made)
     for i, kid in ipairs(kids) do
       local r, text = kid.region, ""
       if i == #kids then text = ""
@@ -146,10 +145,20 @@ local function emitter(book, gen, family, name, default)
         local where = family == 4 and addr.format(4, 0, r.hi >> 32) or addr.format(6, r.hi, r.low)
         text = ("%s %s/%d "):format(variant.addr, where, r.len)
       end
-      if text then book:add(made, text .. "-g " .. kid.target) end
+      if text then book:add(made, text .. "-g " .. chain_of(name, kid.target)) end
     end
-    return made
   end
+
+  local emit = {}
+  for what, make in pairs({ leaf = leaf, node = node }) do
+    emit[what] = function(list)
+      count = count + 1
+      for _, name in ipairs(names) do make(name, list) end
+      tick()
+      return count
+    end
+  end
+  emit.chain_of = chain_of
   return emit
 end
 
@@ -253,12 +262,13 @@ function M.compile(generation, options, tick)
     local own, other = { name = "O", dir = "out" }, { name = "I", dir = "in" }
     entrance(book, gen, family, "LATTICE-OUT", own, other)
     entrance(book, gen, family, "LATTICE-IN", other, own)
-    for _, name in ipairs(match.order) do
-      local dir = variants[name].dir
+    for _, dir in ipairs({ "out", "in" }) do
       local side = gen.source[dir]
       local boxes = match.weave(match.boxes(side.entries, family, dir), side.runs)
-      local emit = emitter(book, gen, family, name, rule_chain(0, dir))
-      gen.roots[family][name] = tree.build(boxes, emit, tick)
+      local names = match.pairs[dir]
+      local emit = emitter(book, gen, family, names, rule_chain(0, dir), tick)
+      local root = tree.build(boxes, emit, tick)
+      for _, name in ipairs(names) do gen.roots[family][name] = emit.chain_of(name, root) end
     end
     for _, dir in ipairs({ "out", "in" }) do
       for _, n in ipairs(gen.source[dir].names) do gen.used[n.rule] = true end
@@ -280,19 +290,60 @@ end
 
 -- ---- transactions ----
 
+-- The lines of leaves, last first, by the rule that they lead to: they are inserted at the head. 0: the ends of the leaves.
+local function by_rule(book, tick)
+  local lists = { [0] = {} }
+  for _, name in ipairs(book.names) do
+    local keys, lines, key = book.keys[name], book.lines[name], 0
+    for i = keys and #lines or 0, 1, -1 do
+      key = keys[i] or key
+      local list = lists[key]
+      if not list then
+        list = {}
+        lists[key] = list
+      end
+      list[#list + 1] = "-I" .. lines[i]:sub(3)
+    end
+    tick()
+  end
+  return lists
+end
+
 --- The text of one transaction: `book` replaces the chains it names, `gone` (names) are removed, and the hook lines
 --- (-D, -I) done.
+---
+--- iptables-nft keeps the names that a transaction has mentioned in a sorted list, which it walks from the start for each
+--- line's chain and each line's target. So a rule's chain comes with the lines that lead to it, the highest rule first:
+--- then few names stand before it in the list. In order of chains, ten thousand rules take twice as long.
 ---@param book lattice.iptables.Book
 ---@param gone string[]
 ---@param hooks string[]
 ---@param table_name? string  "filter"
+---@param tick? fun()
 ---@return string
-function M.transaction(book, gone, hooks, table_name)
-  local out = { "*" .. (table_name or "filter") }
-  for _, name in ipairs(book.names) do out[#out + 1] = ":" .. name .. " - [0:0]" end
-  for _, name in ipairs(book.names) do
+function M.transaction(book, gone, hooks, table_name, tick)
+  local out, rules = { "*" .. (table_name or "filter") }, {}
+  tick = tick or function() end
+  local lists = by_rule(book, tick)
+  local function content(name)
     local lines = book.lines[name]
     table.move(lines, 1, #lines, #out + 1, out)
+  end
+  for _, name in ipairs(book.names) do
+    local rule = next(book.keys) and name:match("^LATTICE%-R(%d%d%d%d%d%d+)")
+    if rule then rules[#rules + 1] = name else out[#out + 1] = ":" .. name .. " - [0:0]" end
+  end
+  table.move(lists[0], 1, #lists[0], #out + 1, out)
+  table.sort(rules, function(a, b) return a > b end) -- what refuses beyond a rate (-X) before the chain that leads there
+  for _, name in ipairs(rules) do
+    out[#out + 1] = ":" .. name .. " - [0:0]"
+    content(name)
+    local list = lists[math.tointeger(name:match("R(%d+)$"))]
+    if list then table.move(list, 1, #list, #out + 1, out) end
+    tick()
+  end
+  for _, name in ipairs(book.names) do
+    if not book.keys[name] and not (rules[1] and name:find("^LATTICE%-R%d%d%d%d%d%d")) then content(name) end
   end
   for _, line in ipairs(hooks) do out[#out + 1] = line end
   for _, name in ipairs(gone) do out[#out + 1] = "-F " .. name end

@@ -6,7 +6,7 @@
 -- order is kept everywhere, and equal leaves are one chain. Depth is bounded: nf_tables allows 16 gotos in a row.
 local M = {}
 
-local LEAF = 24       -- a list this short is walked
+local LEAF = 64       -- a list this short is walked
 local FAN = 32        -- children of a node, at most
 local DEPTH = 8
 local GROWTH = 4      -- copies that one split may make, as a multiple of its list
@@ -60,7 +60,7 @@ end
 
 -- ---- the three splits: lists of { region, list, key fields of the dispatching line } ----
 
-local function by_proto(list, region)
+local function by_proto(list, region, tick)
   if region.proto then return nil end
   local seen, protos = {}, {}
   for _, e in ipairs(list) do
@@ -72,6 +72,7 @@ local function by_proto(list, region)
   local kids = {}
   for i, proto in ipairs(protos) do
     local r = with(region, { proto = proto })
+    tick()
     kids[i] = { region = r, proto = proto,
       list = cut(list, r, function(e) return e.proto == proto or e.proto == 255 end) }
   end
@@ -116,7 +117,7 @@ local function split_part(part)
   return part_of(part.list, r, r.hi, r.low, len), part_of(part.list, r, hi, low, len)
 end
 
-local function by_address(list, region)
+local function by_address(list, region, tick)
   local parts = { inside({ region = region, address = true, list = list }) }
   if parts[1].inside == 0 then return nil end
   while #parts < FAN do
@@ -127,6 +128,7 @@ local function by_address(list, region)
     end
     if not worst then break end
     local a, b = split_part(parts[worst])
+    tick()
     parts[worst] = a
     parts[#parts + 1] = b
   end
@@ -139,7 +141,7 @@ local function by_address(list, region)
   return parts
 end
 
-local function by_port(list, region)
+local function by_port(list, region, tick)
   if region.proto ~= 6 and region.proto ~= 17 then return nil end
   local seen, edges = {}, {}
   local function edge(port)
@@ -160,6 +162,7 @@ local function by_port(list, region)
   while true do
     local next_edge = edges[math.floor(at)]
     local r = with(region, { from = from, to = next_edge and next_edge - 1 or region.to })
+    tick()
     kids[#kids + 1] = { region = r, ports = true,
       list = cut(list, r, function(e) return e.from <= r.to and e.to >= r.from end) }
     if not next_edge then return kids end
@@ -178,14 +181,14 @@ local function cost(kids, list)
   return worst + #kids // 2 + total // 8
 end
 
-local function best_split(list, region)
+local function best_split(list, region, tick)
   local best, least
   for _, split in ipairs({ by_proto, by_address, by_port }) do
-    local kids = split(list, region)
+    local kids = split(list, region, tick)
     local price = cost(kids, list)
     if price and (not least or price < least) then best, least = kids, price end
   end
-  if not best and not region.proto then return by_proto(list, region) end -- its ports can be split then
+  if not best and not region.proto then return by_proto(list, region, tick) end -- its ports can be split then
   return best
 end
 
@@ -193,12 +196,12 @@ end
 
 --- The tree of a list of boxes of one family: { rule, proto (255: any), hi, low (the address in the upper bits of 128),
 --- len, from, to (ports) }; or { run } for a run of name rules. Boxes are told apart by `seq`.
---- emit.leaf(list) and emit.node(kids) make a chain and give its name; a kid has target and one of proto, address, ports
+--- emit.leaf(list) and emit.node(kids) make a chain and say which; a kid has target and one of proto, address, ports
 --- with its region; the last one is unconditional. tick is called often, and may yield.
 ---@param list table[]
----@param emit { leaf: fun(list: table[]): string; node: fun(kids: table[]): string }
+---@param emit { leaf: fun(list: table[]): integer; node: fun(kids: table[]): integer }
 ---@param tick fun()
----@return string root
+---@return integer root
 function M.build(list, emit, tick)
   local leaves, nodes = {}, {}
 
@@ -213,7 +216,7 @@ function M.build(list, emit, tick)
     for i, e in ipairs(boxes) do seqs[i] = e.seq end
     local key = table.concat(seqs, ",")
     if #boxes <= LEAF or depth >= DEPTH then return leaf(boxes, key) end
-    local kids = best_split(boxes, region)
+    local kids = best_split(boxes, region, tick)
     if not kids then return leaf(boxes, key) end
     key = {}
     for i, kid in ipairs(kids) do
