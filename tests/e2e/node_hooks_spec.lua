@@ -84,6 +84,8 @@ describe("the ebpf enforcer on a device", function()
     up()
     assert.matches("TCX on eth0, ingress and egress", nodes.agent.err)
     assert.equal(0, filters())
+    local status = nodes:lattice({ "--socket", nodes.dir .. "/control.sock", "status", "--json" })
+    assert.equal(pin(), assert(json.decode(status.out)).enforcer.devices[1].pins)
     local net = nodes:sh("node", "bpftool net show dev eth0")
     if net:find("tcx/", 1, true) then -- of bpftool 7.4 on
       assert.equal(2, select(2, net:gsub("tcx/", "")), net)

@@ -20,6 +20,14 @@ def family_of(address):
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def roomy(s):
+    """A test process that waits for a CPU is no lost packet: room for seconds of datagrams."""
+    try:
+        s.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
+    except OSError:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
+
+
 def serve(family, tcp, udp, addresses=""):
     family = socket.AF_INET6 if family == "6" else socket.AF_INET
     poller, counts, streams = select.poll(), {}, {}
@@ -31,6 +39,7 @@ def serve(family, tcp, udp, addresses=""):
         s = socket.socket(family, socket.SOCK_DGRAM)
         if family == socket.AF_INET6:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        roomy(s)
         s.bind((address, port))
         s.setblocking(False)
         socks[s.fileno()] = ("udp", s, port)
@@ -75,6 +84,7 @@ def serve(family, tcp, udp, addresses=""):
 
 def send(address, port, rate):
     s = socket.socket(family_of(address), socket.SOCK_DGRAM)
+    roomy(s)
     s.connect((address, port))
     s.setblocking(False)
     seen, sent, began, told = set(), 0, time.monotonic(), False

@@ -41,6 +41,7 @@ end
 --- Options for an enforcer's open or remove.
 function Agent:enforcer_options(adopt)
   return { devices = self:device_names(), pins = self.pins_path or self.config.pins, adopt = adopt, events = self.events,
+    pins_shown = self.config.pins,
     log = function(level, text) self:log(level, text) end }
 end
 

@@ -40,7 +40,7 @@ function M.open(options, done)
   open_filter(options.adopt, function(filter, err, code)
     if not filter then return done(nil, err, code) end
     local self = setmetatable({ filter = filter, pins = {}, rules = {}, open_filter = open_filter,
-      events = options.events }, Ebpf)
+      events = options.events, at = options.pins, shown = options.pins_shown or options.pins }, Ebpf)
     self.lost_before = self:lost()
     done(self)
   end)
@@ -204,6 +204,9 @@ end
 function Ebpf:status()
   if not self.filter then return { name = self.name, devices = {} } end
   local devices = assert(self.filter:status())
+  for _, device in ipairs(devices) do -- the agent works by a descriptor of its own, which says nothing to others
+    if device.pins:sub(1, #self.at) == self.at then device.pins = self.shown .. device.pins:sub(#self.at + 1) end
+  end
   return { name = self.name, hook = devices[1].hook, devices = devices, pinned_addresses = #self.pins,
     temporary_rules = #self.rules }
 end

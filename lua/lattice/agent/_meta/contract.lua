@@ -69,6 +69,7 @@
 
 ---@class lattice.enforcer.Options
 ---@field devices string[]      names; they exist
+---@field pins_shown? string     the path of pins for people
 ---@field pins string
 ---@field adopt boolean         take over what a dead agent left
 ---@field log fun(level: "debug"|"info"|"warn"|"error", text: string)
