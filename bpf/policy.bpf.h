@@ -90,6 +90,8 @@ struct question {
 	__u32 list_lo;
 	__u32 list_hi;
 	__u32 above;
+	__u32 list_first;
+	__u32 list_count;
 };
 
 /* The number, as one that the verifier knows nothing of. Without CAP_PERFMON it wants each pointer sum to have the same
@@ -100,31 +102,41 @@ static __always_inline __u32 opaque(struct question *q, __u32 n)
 	return *(volatile __u32 *)&q->opaque;
 }
 
-/* The rule of the key in a list of segments, 0: none, or negative: broken. */
-__noinline int lat_list_find(__u32 slot, __u32 first, __u32 count, __u32 key)
+/* The rule of the key in the list of segments that q names, 0: none, or negative: broken. Where the search is, is in q:
+ * else each step doubles the ways that the verifier follows. */
+__noinline int lat_list_find(struct question *q)
 {
-	void *data = bpf_map_lookup_elem(&lat_data_slots, &slot);
 	struct lat_tc_segment *segments;
-	__u32 row;
+	__u32 row, slot, first, count;
+	void *data;
 
+	if (!q)
+		return -1;
+	slot = LAT_TC_LIVE_SLOT(q->live);
+	data = bpf_map_lookup_elem(&lat_data_slots, &slot);
 	if (!data)
 		return -1;
+	*(volatile __u32 *)&q->list_first = q->list_rule & ~LAT_TC_LIST_LONG;
+	*(volatile __u32 *)&q->list_count = q->list_hi << 16 | q->list_lo;
 #pragma unroll
 	for (int i = 0; i < 18; i++) {
-		__u32 half = count / 2;
+		__u32 middle;
 
+		count = *(volatile __u32 *)&q->list_count;
 		if (count <= 1)
 			break;
-		row = (first + half) / 4;
+		middle = *(volatile __u32 *)&q->list_first + count / 2;
+		*(volatile __u32 *)&q->list_count = count - count / 2;
+		row = middle / 4;
 		segments = bpf_map_lookup_elem(data, &row);
 		if (!segments)
 			return -1;
-		if (segments[(first + half) & 3].first <= key)
-			first += half;
-		count -= half;
+		if (segments[middle & 3].first <= q->key)
+			*(volatile __u32 *)&q->list_first = middle;
 	}
-	if (count > 1)
+	if (*(volatile __u32 *)&q->list_count > 1)
 		return -1;
+	first = *(volatile __u32 *)&q->list_first;
 	row = first / 4;
 	segments = bpf_map_lookup_elem(data, &row);
 	return segments ? (int)segments[first & 3].rule : -1;
@@ -151,16 +163,14 @@ static __always_inline int take_node(struct question *q, const struct lat_tc_nod
  * knows is in q, where the verifier follows nothing: so each step looks to it like the one before. */
 __noinline int lat_node_rule(struct question *q)
 {
-	__u32 rule, slot;
+	__u32 rule;
 
 	if (!q)
 		return -1;
 	rule = q->list_rule;
 	if (rule & LAT_TC_LIST_LONG) {
-		int found;
+		int found = lat_list_find(q);
 
-		slot = LAT_TC_LIVE_SLOT(q->live);
-		found = lat_list_find(slot, rule & ~LAT_TC_LIST_LONG, q->list_hi << 16 | q->list_lo, q->key);
 		if (found < 0)
 			return -1;
 		rule = (__u32)found;
@@ -198,7 +208,10 @@ __noinline int lat_parent_rule(struct question *q)
 /* The lowest rule of the address's prefixes, 0: none, or negative: broken. */
 __noinline int lat_static(struct question *q)
 {
-	struct lat_tc_prefix prefix = { .len = 64 };
+	union {
+		struct lat_tc_prefix prefix;
+		__u64 words[3];
+	} k;
 	struct lat_tc_node *node;
 	__u32 slot;
 	void *lpm;
@@ -210,14 +223,16 @@ __noinline int lat_static(struct question *q)
 	lpm = bpf_map_lookup_elem(&lat_lpm_slots, &slot);
 	if (!lpm)
 		return -1;
-	prefix.tree = q->dir * 2 + (q->is6 ? 1 : 0);
 	if (q->is6) {
-		prefix.len = 160;
-		set_v6((__u8 *)prefix.addr, (__u32 *)q->remote);
+		k.words[0] = PAIR(160, q->dir * 2 + 1);
+		k.words[1] = *(__u64 *)(q->remote + 0);
+		k.words[2] = *(__u64 *)(q->remote + 8);
 	} else {
-		prefix.addr[0] = *(__u32 *)(q->remote + 12);
+		k.words[0] = PAIR(64, q->dir * 2);
+		k.words[1] = PAIR(*(__u32 *)(q->remote + 12), 0);
+		k.words[2] = 0;
 	}
-	node = bpf_map_lookup_elem(lpm, &prefix);
+	node = bpf_map_lookup_elem(lpm, &k);
 	if (!node)
 		return 0;
 	q->best = NO_RULE;
@@ -252,7 +267,7 @@ __noinline int lat_named(struct question *q)
 
 	if (!q)
 		return -1;
-	set_v6(key.addr, (__u32 *)q->remote);
+	set_wide(key.addr, q->remote);
 	key.slot = LAT_TC_LIVE_SLOT(q->live);
 	pin = bpf_map_lookup_elem(&lat_pins, &key);
 	if (!pin)
@@ -307,8 +322,9 @@ __noinline int lat_temporary(struct question *q)
 	return 1;
 }
 
-/* Fills the answer of q. Zeroes in it are a denial by nobody. */
-__noinline int lat_judge(struct question *q)
+/* Judges the flow of key by the tables in force, as one of direction dir to the given port: fills q. Zeroes in its answer are
+ * a denial by nobody. */
+__noinline int lat_judge(struct question *q, struct lat_tc_key *key, __u32 dir, __u32 port)
 {
 	__u32 slot, row = 0, rule;
 	struct lat_tc_meta *meta;
@@ -316,8 +332,13 @@ __noinline int lat_judge(struct question *q)
 	int by_prefix, by_name = 0;
 	void *data;
 
-	if (!q)
+	if (!q || !key)
 		return -1;
+	set_v6(q->remote, (__u32 *)key->remote);
+	q->is6 = key->is6;
+	q->dir = dir;
+	q->proto = key->proto;
+	q->port = port;
 	q->rule = q->generation = q->count_row = q->rate = q->log = q->keep = 0;
 	q->action = ACTION_DENY;
 	q->no_policy = 1;

@@ -64,7 +64,8 @@ static __always_inline __u64 ticks(void)
 
 static __always_inline void stat_add(__u32 stat)
 {
-	__u64 *n = bpf_map_lookup_elem(&lat_stats, &stat);
+	__u64 key = stat; /* a whole store: see set_wide */
+	__u64 *n = bpf_map_lookup_elem(&lat_stats, &key);
 
 	if (n)
 		*n += 1;
@@ -112,11 +113,11 @@ static __always_inline struct lat_event *event_begin(struct lat_tc_told *told, _
 /* The counters of a rule on this CPU. */
 static __always_inline struct lat_tc_count *count_of(__u64 live, __u32 row)
 {
-	__u32 slot = LAT_TC_LIVE_SLOT(live);
-	void *data = bpf_map_lookup_elem(&lat_data_slots, &slot);
+	__u64 key = LAT_TC_LIVE_SLOT(live);
+	void *data = bpf_map_lookup_elem(&lat_data_slots, &key);
 
-	row += bpf_get_smp_processor_id() & lat_constants.stripe_mask;
-	return data ? bpf_map_lookup_elem(data, &row) : 0;
+	key = row + (bpf_get_smp_processor_id() & lat_constants.stripe_mask);
+	return data ? bpf_map_lookup_elem(data, &key) : 0;
 }
 
 /* May the rule make one more event now? */
@@ -257,22 +258,11 @@ static __always_inline void count(__u64 live, __u32 row, __u32 bytes)
 	}
 }
 
-/* Judges the flow of p by the tables in force, as one of direction dir to the given port. */
-static __always_inline void judge(struct question *q, const struct packet *p, __u32 dir, __u32 port)
-{
-	set_v6(q->remote, (__u32 *)p->key.remote);
-	q->is6 = p->key.is6;
-	q->dir = dir;
-	q->proto = p->key.proto;
-	q->port = port;
-	lat_judge(q);
-}
-
 /* The flow was judged by other tables: once more. The state of a kept one stays as it was. */
 static __always_inline void judge_again(struct __sk_buff *skb, struct packet *p, struct lat_tc_flow *flow,
 	struct question *q)
 {
-	judge(q, p, flow->dir, p->key.proto == PROTO_TCP || p->key.proto == PROTO_UDP ? flow->dport : 0);
+	lat_judge(q, &p->key, flow->dir, p->key.proto == PROTO_TCP || p->key.proto == PROTO_UDP ? flow->dport : 0);
 	if (q->keep && passes(flow->action) && flow->generation != q->generation) {
 		flow->count_row = 0;
 	} else {
@@ -300,6 +290,18 @@ static __always_inline void note_end(struct packet *p, struct lat_tc_flow *flow)
 	}
 }
 
+/* A packet of a flow that is denied. */
+__noinline int lat_tell_denied(struct __sk_buff *skb, struct packet *p, struct question *q, struct lat_tc_flow *flow)
+{
+	if (!p || !q || !flow)
+		return 0;
+	q->rule = flow->rule;
+	q->generation = flow->generation;
+	q->count_row = flow->count_row;
+	q->action = flow->action;
+	return lat_tell(skb, p, q, flow->dir);
+}
+
 /* A packet of a flow that the table has. NOT_OF_IT: the flow is denied now, and this packet goes the other way: where
  * nothing tells a beginning from an answer it is one of its own. */
 #define NOT_OF_IT 100
@@ -315,11 +317,7 @@ static __always_inline int known(struct __sk_buff *skb, struct packet *p, struct
 	flow->seen_ns = now;
 	count(q->live, flow->count_row, skb->len);
 	if (!passes(flow->action)) {
-		q->rule = flow->rule;
-		q->generation = flow->generation;
-		q->count_row = flow->count_row;
-		q->action = flow->action;
-		lat_tell(skb, p, q, flow->dir);
+		lat_tell_denied(skb, p, q, flow);
 		stat_add(LAT_TC_STAT_DENIED);
 		return DROP;
 	}
@@ -332,35 +330,66 @@ static __always_inline int known(struct __sk_buff *skb, struct packet *p, struct
 	return PASS;
 }
 
+/* A key on the stack, written in whole words: see set_wide. */
+union key_words {
+	struct lat_tc_key key;
+	__u64 words[6];
+};
+
+static __always_inline void copy_key(union key_words *to, const struct lat_tc_key *key)
+{
+	const __u64 *from = (const __u64 *)key;
+
+	for (int i = 0; i < 5; i++)
+		to->words[i] = from[i];
+	to->words[5] = *(const __u32 *)(from + 5);
+}
+
 /* In a frame of its own: the stack of a program and all it calls is 512 bytes. */
 __noinline int lat_make_flow(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now)
 {
-	struct lat_tc_flow flow = { .stamp = 0 };
-	struct lat_tc_key key; /* 6.1 takes no key from a caller's memory */
+	union {
+		struct lat_tc_flow flow;
+		__u64 words[sizeof(struct lat_tc_flow) / 8];
+	} f;
+	union key_words k; /* 6.1 takes no key from a caller's memory */
+	int in = p && p->dir != DIR_OUT;
 
 	if (!p || !q)
 		return -1;
-	__builtin_memcpy(&key, &p->key, sizeof(key));
-	flow.stamp = LAT_TC_LIVE_STAMP(q->live);
-	flow.generation = q->generation;
-	flow.rule = q->rule;
-	flow.count_row = q->count_row;
-	flow.start_ns = flow.seen_ns = now;
-	flow.dir = p->dir;
-	flow.action = (__u8)q->action;
-	flow.log = (__u8)q->log;
-	flow.sport = p->sport;
-	flow.dport = p->dport;
-	if (p->dir == DIR_OUT) {
-		flow.packets[DIR_OUT] = 1;
-		flow.bytes[DIR_OUT] = skb->len;
-	} else {
-		flow.packets[DIR_IN] = 1;
-		flow.bytes[DIR_IN] = skb->len;
-	}
-	if (bpf_map_update_elem(&lat_flows, &key, &flow, BPF_ANY) == 0)
+	copy_key(&k, &p->key);
+	f.words[0] = PAIR(LAT_TC_LIVE_STAMP(q->live), q->generation);
+	f.words[1] = PAIR(q->rule, q->count_row);
+	f.flow.start_ns = f.flow.seen_ns = now;
+	f.flow.packets[DIR_OUT] = in ? 0 : 1;
+	f.flow.packets[DIR_IN] = in ? 1 : 0;
+	f.flow.bytes[DIR_OUT] = in ? 0 : skb->len;
+	f.flow.bytes[DIR_IN] = in ? skb->len : 0;
+	f.words[8] = PAIR((__u32)p->dir | (q->action & 0xff) << 8 | (q->log & 0xff) << 24,
+		(__u32)p->sport | (__u32)p->dport << 16);
+	if (bpf_map_update_elem(&lat_flows, &k, &f, BPF_ANY) == 0)
 		stat_add(LAT_TC_STAT_FLOWS);
 	return 0;
+}
+
+/* Atomics that return what was there: kernels have them, -mcpu=v2 (cmake/Bpf.cmake says why) does not. */
+static __always_inline __u64 fetch_add(__u64 *at, __u64 n)
+{
+	register __u64 *to asm("r1") = at;
+	register __u64 value asm("r2") = n;
+
+	asm volatile(".byte 0xdb, 0x21, 0, 0, 0x01, 0, 0, 0" : "+r"(value) : "r"(to) : "memory");
+	return value;
+}
+
+static __always_inline __u64 compare_exchange(__u64 *at, __u64 was, __u64 next)
+{
+	register __u64 *to asm("r1") = at;
+	register __u64 value asm("r2") = next;
+	register __u64 found asm("r0") = was;
+
+	asm volatile(".byte 0xdb, 0x21, 0, 0, 0xf1, 0, 0, 0" : "+r"(found) : "r"(to), "r"(value) : "memory");
+	return found;
 }
 
 /* May the rule let one more new flow pass in this second? */
@@ -382,16 +411,16 @@ __noinline int lat_within_rate(struct question *q, __u64 now)
 	info += q->rule & 1;
 	second = now / SECOND << 32;
 	word = *(volatile __u64 *)&info->window;
-	if ((word ^ second) >> 32 && __sync_val_compare_and_swap(&info->window, word, second | 1) == word)
+	if ((word ^ second) >> 32 && compare_exchange(&info->window, word, second | 1) == word)
 		return 1;
-	return (__u32)__sync_fetch_and_add(&info->window, 1) < q->rate;
+	return (__u32)fetch_add(&info->window, 1) < q->rate;
 }
 
 /* A packet of no flow: by the tables, in its own direction. other_way: there is a flow, and this is not of it. */
 static __always_inline int unknown(struct __sk_buff *skb, struct packet *p, struct question *q, __u64 now,
 	int other_way)
 {
-	judge(q, p, p->dir, p->port);
+	lat_judge(q, &p->key, p->dir, p->port);
 	if (q->no_policy) {
 		stat_add(LAT_TC_STAT_NO_POLICY);
 		return DROP;
@@ -415,37 +444,46 @@ static __always_inline int unknown(struct __sk_buff *skb, struct packet *p, stru
 	return PASS;
 }
 
-static __always_inline void fragment_key(const struct packet *p, struct lat_tc_fragment *key)
+/* In whole stores: see set_wide. */
+union fragment_key {
+	struct lat_tc_fragment key;
+	struct {
+		__u64 first, addresses[4];
+		__u32 last;
+	};
+};
+
+static __always_inline void fragment_key(const struct packet *p, union fragment_key *k)
 {
-	__builtin_memset(key, 0, sizeof(*key));
-	key->ifindex = p->key.ifindex;
-	key->id = p->fragment_id;
-	key->dir = p->dir;
-	key->proto = p->key.is6 ? 0 : p->key.proto;
-	key->is6 = p->key.is6;
-	set_v6(key->src, (__u32 *)p->key.local);
-	set_v6(key->dst, (__u32 *)p->key.remote);
+	struct lat_tc_fragment *key = &k->key;
+
+	k->first = PAIR(p->key.ifindex, p->fragment_id);
+	set_wide(key->src, p->key.local);
+	set_wide(key->dst, p->key.remote);
+	k->last = (__u32)p->key.is6 << 16 | (__u32)p->dir << 8 | (p->key.is6 ? 0 : p->key.proto);
 }
 
 /* Fragments after this one go the way it went. */
 __noinline int lat_remember(struct packet *p, __u64 now)
 {
-	struct lat_tc_fragment key;
-	struct lat_tc_fragmented value;
+	union fragment_key key;
+	union {
+		struct lat_tc_fragmented value;
+		union key_words flow;
+	} v;
 
 	if (!p)
 		return -1;
 	fragment_key(p, &key);
-	value.until_ns = now + 30 * SECOND;
-	__builtin_memcpy(&value.key, &p->key, sizeof(value.key));
-	value.unused = 0;
-	return (int)bpf_map_update_elem(&lat_fragments, &key, &value, BPF_ANY);
+	copy_key(&v.flow, &p->key);
+	v.value.until_ns = now + 30 * SECOND;
+	return (int)bpf_map_update_elem(&lat_fragments, &key, &v, BPF_ANY);
 }
 
 /* Makes the key of a later fragment that of its flow, if its first fragment passed: 1. */
 __noinline int lat_remembered(struct packet *p, __u64 now)
 {
-	struct lat_tc_fragment key;
+	union fragment_key key;
 	struct lat_tc_fragmented *first;
 
 	if (!p)
@@ -475,19 +513,12 @@ static __always_inline int later(struct __sk_buff *skb, struct packet *p, struct
 static __always_inline int related(struct packet *p, struct question *q, __u64 now)
 {
 	struct lat_tc_flow *flow = bpf_map_lookup_elem(&lat_flows, &p->quote);
-	__u32 port;
 
 	if (!flow || !passes(flow->action) || now - flow->seen_ns > patience(flow, p->quote.proto))
 		return 0;
 	if (flow->stamp == LAT_TC_LIVE_STAMP(q->live))
 		return 1;
-	set_v6(q->remote, (__u32 *)p->quote.remote);
-	q->is6 = p->quote.is6;
-	q->dir = flow->dir;
-	q->proto = p->quote.proto;
-	port = p->quote.proto == PROTO_TCP || p->quote.proto == PROTO_UDP ? flow->dport : 0;
-	q->port = port;
-	lat_judge(q);
+	lat_judge(q, &p->quote, flow->dir, p->quote.proto == PROTO_TCP || p->quote.proto == PROTO_UDP ? flow->dport : 0);
 	return passes(q->action) || (q->keep && flow->generation != q->generation);
 }
 
@@ -509,7 +540,7 @@ __noinline int lat_answer(struct __sk_buff *skb, struct packet *p, struct questi
 		q->action = ACTION_ALLOW;
 		why = LAT_TC_STAT_NEIGHBOUR;
 	} else {
-		judge(q, p, p->dir, p->port);
+		lat_judge(q, &p->key, p->dir, p->port);
 		if (q->no_policy)
 			why = LAT_TC_STAT_NO_POLICY;
 		else if (!passes(q->action))
