@@ -56,6 +56,33 @@ print("ready", flush=True)
 while True: s.accept()[0].sendall(b"served")
 ]]
 
+-- A server that answers what nobody asked it, again and again; and one that asks it, sees an answer or not, and connects.
+local liar = [[
+import socket, struct, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("198.51.100.8", 53))
+name = b"\x05plain\x07example\0"
+data = struct.pack("!6H", 7, 0x8180, 1, 1, 0, 0) + name + struct.pack("!2H", 1, 1) + name + \
+    struct.pack("!2HIH", 1, 1, 60, 4) + socket.inet_aton("198.51.100.10")
+print("ready", flush=True)
+while True:
+    s.sendto(data, ("10.42.0.1", 4000))
+    time.sleep(0.02)
+]]
+local accomplice = [[
+import socket, struct, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("10.42.0.1", 4000)); s.settimeout(10)
+for i in range(5):
+    try:
+        s.sendto(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\x05plain\x07example\0" + struct.pack("!2H", 1, 1),
+            ("198.51.100.8", 53))
+    except OSError: pass
+    for n in range(10):
+        try: s.recv(1500)
+        except OSError: pass
+try: print(socket.create_connection(("198.51.100.10", 80), 2).recv(10).decode())
+except OSError: print("refused")
+]]
+
 local missing = Nodes.missing()
 for _, program in ipairs { "wireguard-go", "wg", "python3" } do
   if not missing and not Nodes.has(program) then missing = program .. " is not installed" end
@@ -134,6 +161,17 @@ for _, enforcer in ipairs { "ebpf", "iptables" } do
       node:kill()
       assert.equal(0, node:wait().status)
       assert.is_nil(nodes:sh("node", "nft list tables"):match("lattice%-names"))
+    end)
+
+    test("an answer of a server that may not be asked opens nothing, though its packets may come in", function(nodes)
+      nodes:start("peer", { "python3", "-c", liar }):expect("ready")
+      for _, case in ipairs({ { "", "refused\n" }, { 'allow "udp to 198.51.100.8 port 53"\n', "served\n" } }) do
+        nodes:file("policy.lua", policy .. 'allow "in udp from 198.51.100.8"\n' .. case[1])
+        local node = agent(nodes)
+        assert.equal(case[2], nodes:run("node", { "python3", "-c", accomplice }, { timeout = 60000 }).out)
+        node:kill()
+        node:wait()
+      end
     end)
 
     test("an answer with a private address opens nothing unless the rule says so", function(nodes)

@@ -194,8 +194,9 @@ function M.clear()
   return dns.release()
 end
 
---- options: config, log, pin = fun(pins, done), devices = names; clock (tests). allowed = fun(server, done), where questions
---- may be seen before the enforcer judges them: whether one to this server may leave.
+--- options: config, log, pin = fun(pins, done), devices = names; clock (tests). allowed = fun(server, done): whether
+--- a question to this server may leave. One that was seen need not: some enforcers judge behind the queue, and a packet from
+--- the server that was allowed in makes the question an answer.
 ---@param options table
 ---@param done fun(names: lattice.agent.Names?, err?: string, code?: any)
 function M.open(options, done)

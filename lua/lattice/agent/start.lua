@@ -148,10 +148,10 @@ local function open_names(agent)
     log = function(level, text) agent:log(level, text) end,
     pin = function(pins, pinned) agent:pin(pins, pinned) end }
   function options.allowed(server, done)
-    if agent.enforcing.name ~= "ebpf" then return done(true) end -- the others judge before the queue
-    return agent:explain({ dir = "out", proto = 17, addr = server, port = 53 }, function(verdict)
-      done(verdict ~= nil and verdict.verdict == "allow")
-    end)
+    local flow = { dir = "out", proto = 17, addr = server, port = 53 }
+    local enforcer = agent.enforcing
+    if enforcer.passes then return done(enforcer:passes(flow)) end
+    return enforcer:explain(flow, function(verdict) done(verdict ~= nil and verdict.verdict == "allow") end)
   end
   return await(function(done) require("lattice.agent.names").open(options, done) end)
 end

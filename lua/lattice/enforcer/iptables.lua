@@ -274,6 +274,9 @@ function Iptables:explain(flow, done)
   end, done)
 end
 
+--- What explain tells of a flow, at once and without asking the kernel.
+function Iptables:passes(flow) return self.policy ~= nil and flows.passes(self, flow) end
+
 function Iptables:status()
   return { hook = "filter INPUT, FORWARD, OUTPUT", backend = self.backend, backend_reason = self.why,
     devices = self.devices, rules = self.size, generation = self.number, events_group = text.GROUP }

@@ -75,6 +75,15 @@ local function judge(state, names, flow, kept)
   return kept or verdict.verdict == "allow", verdict.rule
 end
 
+--- Whether the policy and the temporary rules let a flow pass that begins now.
+function M.passes(state, flow)
+  local names = {}
+  for _, pin in ipairs(state.pins) do
+    if pin.addr == flow.addr then names[flow.addr] = pin.names end
+  end
+  return (judge(state, names, flow))
+end
+
 --- In a task: the open flows, at most `limit`. state: { policy, pins, temporary_rules, mark, number }.
 function M.open(state, limit, tick)
   local names, out = names_by_address(state.pins), {}
