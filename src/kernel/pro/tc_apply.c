@@ -75,24 +75,19 @@ static int fill_lpm(int fd, const struct lat_tc_image *image)
 			return -errno;
 		at++;
 	}
-	return 0;
+	return bpf_map_freeze(fd) < 0 ? -errno : 0;
 }
 
 static int make_lpm(const struct lat_tc_image *image, int *out)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
-	lat_autoclose int fd = bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "lat_lpm", sizeof(struct lat_tc_prefix),
-		sizeof(struct lat_tc_node), image->prefix_count ? (uint32_t)image->prefix_count : 1, &opts);
-	int r;
+	int fd = bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "lat_lpm", sizeof(struct lat_tc_prefix), sizeof(struct lat_tc_node),
+		image->prefix_count ? (uint32_t)image->prefix_count : 1, &opts);
 
 	if (fd < 0)
 		return -errno;
-	r = fill_lpm(fd, image);
-	if (r == 0 && bpf_map_freeze(fd) < 0)
-		r = -errno;
-	if (r == 0)
-		*out = lat_take_fd(&fd);
-	return r;
+	*out = fd;
+	return 0;
 }
 
 static int make_data(struct lat_tc *tc, const struct lat_tc_image *image, struct tc_slot *slot)
@@ -124,6 +119,56 @@ static int make_data(struct lat_tc *tc, const struct lat_tc_image *image, struct
 	return 0;
 }
 
+/* A map on its way into its slot. The kernel waits there until no program can be at what was in it, some 10 ms or more: so
+ * the two go beside each other and while the trie is filled, which nobody looks at yet. */
+struct put {
+	int slots, fd, status;
+	uint32_t at;
+	bool beside;
+	pthread_t thread;
+};
+
+static void *run_put(void *user)
+{
+	struct put *put = user;
+
+	put->status = bpf_map_update_elem(put->slots, &put->at, &put->fd, BPF_ANY) < 0 ? -errno : 0;
+	return NULL;
+}
+
+static void begin_put(struct put *put)
+{
+	put->beside = pthread_create(&put->thread, NULL, run_put, put) == 0;
+	if (!put->beside)
+		run_put(put);
+}
+
+static int end_put(struct put *put)
+{
+	if (put->beside)
+		pthread_join(put->thread, NULL);
+	return put->status;
+}
+
+static int fill_slot(struct lat_tc *tc, const struct lat_tc_image *image, uint32_t at, struct tc_slot *slot)
+{
+	struct put data = { .slots = tc->maps[TC_DATA_SLOTS], .at = at }, lpm = { .slots = tc->maps[TC_LPM_SLOTS], .at = at };
+	int r = make_data(tc, image, slot), status[2];
+
+	if (r == 0)
+		r = make_lpm(image, &slot->lpm);
+	if (r < 0)
+		return r;
+	data.fd = slot->data;
+	lpm.fd = slot->lpm;
+	begin_put(&data);
+	begin_put(&lpm);
+	r = fill_lpm(slot->lpm, image);
+	status[0] = end_put(&data);
+	status[1] = end_put(&lpm);
+	return r < 0 ? r : status[0] < 0 ? status[0] : status[1];
+}
+
 int lat_tc_prepare(struct lat_tc *tc, const struct lat_tc_image *image, char say[LAT_TC_SAY])
 {
 	struct tc_slot slot = { .lpm = -1, .data = -1 };
@@ -137,12 +182,7 @@ int lat_tc_prepare(struct lat_tc *tc, const struct lat_tc_image *image, char say
 	if (r < 0)
 		return r;
 	at = LAT_TC_LIVE_SLOT(word) == 1 ? 2 : 1;
-	r = make_data(tc, image, &slot);
-	if (r == 0)
-		r = make_lpm(image, &slot.lpm);
-	if (r == 0 && (bpf_map_update_elem(tc->maps[TC_DATA_SLOTS], &at, &slot.data, BPF_ANY) < 0 ||
-		bpf_map_update_elem(tc->maps[TC_LPM_SLOTS], &at, &slot.lpm, BPF_ANY) < 0))
-		r = -errno;
+	r = fill_slot(tc, image, at, &slot);
 	if (r < 0) {
 		lat_tc_slot_close(&slot);
 		return r;
