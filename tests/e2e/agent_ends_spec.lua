@@ -273,20 +273,14 @@ print(require("lattice.json").encode(result or { error = err.text }))
 end
 
 describe("latticed", function()
-  if missing then
-    pending("all of it", missing)
-    return
-  end
-
-  for _, enforcer in ipairs({ "iptables", "ebpf" }) do
-    local able, why = Agents.able(enforcer)
+  for enforcer, why in Agents.enforcers(missing) do
     describe("with " .. enforcer, function()
-      if not able then return pending("all of it", why) end
+      if why then return pending("all of it", why) end
       suite(enforcer)
     end)
   end
 
-  if Agents.able("ebpf") then return end
+  if missing or Agents.able("ebpf") then return end
   it("does not do the weaker thing in the community edition: exit 6", function()
     local nodes = Agents.new()
     nodes:configure({ policy = policy, enforcer = "ebpf" })

@@ -231,14 +231,9 @@ end
 
 describe("latticed under faults", function()
   if not missing and not Agents.uv.fs_stat(preload) then missing = preload .. " is not built" end
-  if missing then
-    pending("all of it", missing)
-    return
-  end
-  for _, enforcer in ipairs({ "iptables", "ebpf" }) do
-    local able, why = Agents.able(enforcer)
+  for enforcer, why in Agents.enforcers(missing) do
     describe("with " .. enforcer, function()
-      if not able then return pending("all of it", why) end
+      if why then return pending("all of it", why) end
       suite(enforcer)
     end)
   end

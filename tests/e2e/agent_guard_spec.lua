@@ -200,15 +200,9 @@ pins "%s/peer-pins"
 end
 
 describe("latticed", function()
-  if missing then
-    pending("all of it", missing)
-    return
-  end
-
-  for _, enforcer in ipairs({ "iptables", "ebpf" }) do
-    local able, why = Agents.able(enforcer)
+  for enforcer, why in Agents.enforcers(missing) do
     describe("with " .. enforcer, function()
-      if not able then return pending("all of it", why) end
+      if why then return pending("all of it", why) end
       suite(enforcer)
     end)
   end

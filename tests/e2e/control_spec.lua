@@ -1,11 +1,11 @@
 -- The control socket of a real agent, and the commands against it, under both enforcers: what happened on the device is what
 -- they show; who may not is refused, a program in a sandbox above all.
 package.path = "tests/support/?.lua;" .. package.path
-local Nodes = require("nodes")
+local Agents = require("agents")
 local json = require("dkjson")
 local uv = require("luv")
 
-local missing = Nodes.missing()
+local missing = Agents.missing()
 
 local policy = [[
 policy "node"
@@ -14,16 +14,9 @@ allow "icmp to any"
 deny { proto = "udp", to = "any", port = 443, reason = "no quic" }
 ]]
 
--- Which enforcers there are: the community edition has one.
-local function enforcers()
-  local pipe = assert(io.popen("'" .. Nodes.lattice_path .. "' version"))
-  local pro = pipe:read("a"):find("(pro)", 1, true)
-  pipe:close()
-  return pro and { "iptables", "ebpf" } or { "iptables" }
-end
-
-for _, enforcer in ipairs(missing and {} or enforcers()) do
+for enforcer, why in Agents.enforcers(missing) do
   describe("the commands and an agent with " .. enforcer, function()
+    if why then return pending("all of it", why) end
     local nodes, agent, socket
 
     local function lattice(...)
@@ -37,26 +30,16 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       return assert(json.decode(out))
     end
 
-    local function write_policy(text)
-      nodes:file("p.new", text)
-      assert(uv.fs_rename(nodes.dir .. "/p.new", nodes.dir .. "/p.lua"))
-    end
-
     local function up()
-      agent = nodes:latticed({ "--config", nodes.dir .. "/lattice.lua" })
-      Nodes.await("the control socket", function()
-        if agent.status then error("latticed ended: " .. agent.err) end
-        return uv.fs_stat(socket) and lattice("version") == 0
-      end, 20000)
+      agent = nodes:up()
+      assert.equal(0, (lattice("version")))
     end
 
     setup(function()
-      nodes = Nodes.new()
+      nodes = Agents.bare()
       assert(uv.fs_chmod(nodes.dir, tonumber("755", 8)))
       socket = nodes.dir .. "/run/control.sock"
-      write_policy(policy)
-      nodes:file("lattice.lua", ('device "eth0" { kind = "existing" }\npolicy "p.lua"\nenforcer "%s"\ncontrol "%s"\n'
-        .. 'pins "%s/pins"\naudit { to = file "audit.jsonl" }\ngroup "nogroup"\n'):format(enforcer, socket, nodes.dir))
+      nodes:configure({ policy = policy, enforcer = enforcer, socket = socket, extra = 'group "nogroup"' })
       nodes:start("peer", { "python3", "-u", "-m", "http.server", "80" }):expect("Serving")
       up()
     end)
@@ -77,9 +60,9 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     end)
 
     it("watch tells what was allowed and refused, as it happens", function()
-      local watch = nodes:start("node", { Nodes.lattice_path, "--socket", socket, "watch", "--json", "--proto", "tcp" })
+      local watch = nodes:start("node", { Agents.lattice_path, "--socket", socket, "watch", "--json", "--proto", "tcp" })
       local seen = {}
-      Nodes.await("both events", function()
+      Agents.await("both events", function()
         nodes:try("node", "curl -sf -m 2 -o /dev/null http://203.0.113.2/")
         nodes:try("node", "timeout 1 bash -c 'exec 3<>/dev/tcp/203.0.113.2/81'")
         for line in watch.out:gmatch("[^\n]+") do
@@ -105,9 +88,9 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       assert.same({ "deny", 3, "no quic", enforcer },
         { verdict.verdict, verdict.rule, verdict.reason, verdict.enforcer })
       assert.matches("p.lua:4$", verdict.where)
-      write_policy('policy "other" allow "udp to any port 443"')
+      nodes:policy('policy "other" allow "udp to any port 443"')
       assert.equal("deny", decoded("explain", "--json", "udp to 203.0.113.2 port 443").verdict)
-      write_policy(policy)
+      nodes:policy(policy)
       assert.equal("allow", decoded("explain", "--json", "tcp to 203.0.113.2 port 80").verdict)
       assert.equal("deny", decoded("explain", "--json", "in tcp from 203.0.113.2 port 80").verdict)
     end)
@@ -128,14 +111,14 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
 
     it("reload previews, takes, and refuses with file and line", function()
       local before = decoded("status", "--json").generation
-      write_policy(policy .. 'allow "tcp to 203.0.113.2 port 81"\n')
+      nodes:policy(policy .. 'allow "tcp to 203.0.113.2 port 81"\n')
       local preview = decoded("reload", "--preview", "--json")
       assert.equal(1, preview.rules_added)
       assert.equal(before, decoded("status", "--json").generation)
       assert.equal("deny", decoded("explain", "--json", "tcp to 203.0.113.2 port 81").verdict)
       assert.equal(before + 1, decoded("reload", "--json").generation)
       assert.equal("allow", decoded("explain", "--json", "tcp to 203.0.113.2 port 81").verdict)
-      write_policy(policy .. 'allow "tpc to any"\n')
+      nodes:policy(policy .. 'allow "tpc to any"\n')
       for _, words in ipairs({ { "reload" }, { "reload", "--preview" } }) do
         local status, out, err = lattice(table.unpack(words))
         assert.equal(3, status)
@@ -145,12 +128,12 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       local status = decoded("status", "--json")
       assert.equal(before + 1, status.generation)
       assert.matches("unknown protocol", status.reloads.last_error)
-      write_policy(policy)
+      nodes:policy(policy)
       assert.equal(0, (lattice("reload")))
     end)
 
     it("log reads the agent's audit, with who reloaded", function()
-      local found = Nodes.await("the record", function()
+      local found = Agents.await("the record", function()
         local status, out = lattice("log", "--kind", "operator")
         return status == 0 and out:find("reload", 1, true) and out
       end)
@@ -161,8 +144,8 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     end)
 
     it("a member of the group may look, and only that; others may nothing", function()
-      if Nodes.in_userns then return pending("needs root: other users than one") end
-      assert(uv.fs_copyfile(Nodes.lattice_path, nodes.dir .. "/lattice"))
+      if Agents.in_userns then return pending("needs root: other users than one") end
+      assert(uv.fs_copyfile(Agents.lattice_path, nodes.dir .. "/lattice"))
       assert(uv.fs_chmod(nodes.dir .. "/lattice", tonumber("755", 8)))
       local function as(uid, gid, words)
         local p = nodes:run("node", { "setpriv", "--reuid", uid, "--regid", gid, "--clear-groups", nodes.dir .. "/lattice",
@@ -183,14 +166,14 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     end)
 
     it("a program in a sandbox may nothing, even where its policy names the socket", function()
-      if Nodes.in_userns then return pending("needs root: the sandbox would be where the agent is") end
+      if Agents.in_userns then return pending("needs root: the sandbox would be where the agent is") end
       local file = nodes:file("inside.lua", ('policy "inside"\nunix "%s"\n'):format(socket))
-      local p = nodes:lattice({ "run", "-q", "--policy", file, "--", Nodes.lattice_path, "--socket", socket, "status" })
+      local p = nodes:lattice({ "run", "-q", "--policy", file, "--", Agents.lattice_path, "--socket", socket, "status" })
       assert.equal(5, p.status, p.out .. p.err)
       assert.matches("another pid or user namespace", p.err)
-      p = nodes:lattice({ "run", "-q", "--allow", "tcp to any", "--", Nodes.lattice_path, "--socket", socket, "status" })
+      p = nodes:lattice({ "run", "-q", "--allow", "tcp to any", "--", Agents.lattice_path, "--socket", socket, "status" })
       assert.not_equal(0, p.status, p.out)
-      p = nodes:run("node", { "unshare", "--user", "--map-root-user", Nodes.lattice_path, "--socket", socket, "status" })
+      p = nodes:run("node", { "unshare", "--user", "--map-root-user", Agents.lattice_path, "--socket", socket, "status" })
       assert.equal(5, p.status, p.out .. p.err)
     end)
 
@@ -227,8 +210,8 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       assert.matches("of a dead one was removed", out)
       assert.equal("", nodes:sh("node", "iptables-save | grep -i lattice || true"))
       assert.equal("", nodes:sh("node", "grep " .. nodes.dir .. " /proc/self/mountinfo || true"))
-      status, _, err = lattice("down", "--pins", nodes.dir .. "/pins")
-      assert.equal(4, status, err)
+      local again, _, text = lattice("down", "--pins", nodes.dir .. "/pins")
+      assert.equal(4, again, text)
       up()
     end)
 
@@ -243,8 +226,4 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       assert.equal(4, (lattice("status")))
     end)
   end)
-end
-
-if missing then
-  describe("the commands and an agent", function() pending("all of it", missing) end)
 end

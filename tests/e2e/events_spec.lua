@@ -1,11 +1,11 @@
 -- Events of a real agent, under both enforcers: each refusal is in the audit with the rule that decided it, a flood is told
 -- or counted as lost, and what a handler does wrong hurts nobody.
 package.path = "tests/support/?.lua;" .. package.path
-local Nodes = require("nodes")
+local Agents = require("agents")
 local json = require("dkjson")
 local uv = require("luv")
 
-local missing = Nodes.missing() or not Nodes.has("python3") and "python3 is not installed" or nil
+local missing = Agents.missing() or not Agents.has("python3") and "python3 is not installed" or nil
 
 local POLICY = [[
 policy "node"
@@ -14,13 +14,7 @@ deny { proto = "udp", to = "any", port = 443, reason = "no quic" }
 allow { proto = "icmp", to = "any", log = false }
 ]]
 
-local CONFIG = [[
-device "eth0" { kind = "existing" }
-policy "p.lua"
-enforcer "ENFORCER"
-control "DIR/run/control.sock"
-pins "DIR/pins"
-audit { to = file "audit.jsonl" }
+local HANDLERS = [[
 on("flow", function(batch) error("this one fails") end, { name = "bad" })
 on("flow", function(batch)
   for i = 1, batch.count do
@@ -41,20 +35,9 @@ for i in range(int(sys.argv[3])):
         pass
 ]]
 
--- Which enforcers there are: the community edition has one.
-local function enforcers()
-  local pipe = assert(io.popen("'" .. Nodes.lattice_path .. "' version"))
-  local pro = pipe:read("a"):find("(pro)", 1, true)
-  pipe:close()
-  return pro and { "iptables", "ebpf" } or { "iptables" }
-end
-
-if missing then
-  describe("events of an agent", function() pending(missing) end)
-end
-
-for _, enforcer in ipairs(missing and {} or enforcers()) do
+for enforcer, why in Agents.enforcers(missing) do
   describe("events of an agent with " .. enforcer, function()
+    if why then return pending("all of it", why) end
     local nodes, agent, socket
 
     local function status()
@@ -86,18 +69,14 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     end
 
     setup(function()
-      nodes = Nodes.new()
+      nodes = Agents.bare()
       assert(uv.fs_chmod(nodes.dir, tonumber("755", 8)))
       socket = nodes.dir .. "/run/control.sock"
-      nodes:file("p.lua", POLICY)
+      nodes:configure({ policy = POLICY, enforcer = enforcer, socket = socket, extra = HANDLERS })
       nodes:file("flood.py", FLOOD)
-      nodes:file("lattice.lua", (CONFIG:gsub("ENFORCER", enforcer):gsub("DIR", nodes.dir)))
       nodes:start("peer", { "python3", "-u", "-m", "http.server", "80" }):expect("Serving")
-      agent = nodes:latticed({ "--config", nodes.dir .. "/lattice.lua" })
-      Nodes.await("the agent", function()
-        if agent.status then error("latticed ended: " .. agent.err) end
-        return uv.fs_stat(socket) and status()
-      end, 20000)
+      agent = nodes:up()
+      assert.is_table(status())
     end)
 
     teardown(function() nodes:close() end)
@@ -106,7 +85,7 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       nodes:try("node", "ping -c 1 -W 2 203.0.113.2")
       nodes:sh("node", "curl -sf -m 5 -o /dev/null http://203.0.113.2/")
       nodes:sh("node", "python3 " .. nodes.dir .. "/flood.py 203.0.113.2 443 3")
-      local refused = Nodes.await("the records", function()
+      local refused = Agents.await("the records", function()
         local list = records(function(own, event)
           return own.kind == "verdict" and event.dst_endpoint.port == 443
         end)
@@ -142,7 +121,7 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     -- Waits until as many events were told since `before` as packets were dropped, at least `least`.
     local function settle(before, least)
       local told, dropped
-      local good = pcall(Nodes.await, "all of them", function()
+      local good = pcall(Agents.await, "all of them", function()
         local now = account()
         told, dropped = now.told - before.told, now.dropped - before.dropped
         return dropped >= least and told >= dropped
@@ -175,7 +154,7 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
 
     it("are not hurt by a handler that fails or does not end", function()
       nodes:sh("node", "python3 " .. nodes.dir .. "/flood.py 203.0.113.2 444 1")
-      Nodes.await("the notes", function()
+      Agents.await("the notes", function()
         local bad = #records(function(own) return own.kind == "handler" and own.text:find("bad", 1, true) end,
           '"kind":"handler"')
         local slow = #records(function(own) return own.kind == "handler" and own.text:find("slow", 1, true) end,

@@ -129,11 +129,9 @@ except OSError as e:
 end
 
 describe("a guarded node", function()
-  if missing then return pending("all of it", missing) end
-  for _, enforcer in ipairs({ "iptables", "ebpf" }) do
-    local able, why = Agents.able(enforcer)
+  for enforcer, why in Agents.enforcers(missing) do
     describe("with " .. enforcer, function()
-      if not able then return pending("all of it", why) end
+      if why then return pending("all of it", why) end
       suite(enforcer)
     end)
   end

@@ -1,7 +1,7 @@
 -- Names on the node (names { observe = true }): what DNS answered over wf0 opens what name rules say, before the client can
 -- use it; nothing else does. Under both enforcers.
 package.path = "tests/support/?.lua;" .. package.path
-local Nodes = require("nodes")
+local Agents = require("agents")
 local json = require("dkjson")
 
 local zone = [[
@@ -83,28 +83,15 @@ try: print(socket.create_connection(("198.51.100.10", 80), 2).recv(10).decode())
 except OSError: print("refused")
 ]]
 
-local missing = Nodes.missing()
+local missing = Agents.missing()
 for _, program in ipairs { "wireguard-go", "wg", "python3" } do
-  if not missing and not Nodes.has(program) then missing = program .. " is not installed" end
+  if not missing and not Agents.has(program) then missing = program .. " is not installed" end
 end
 
 local function world(enforcer)
-  local nodes = Nodes.new()
-  local peer_private, peer_public = nodes:keys()
-  local private, public = nodes:keys()
-  nodes:file("wf0.key", private, tonumber("600", 8))
-  nodes:file("policy.lua", policy)
-  nodes.config = nodes:file("lattice.lua", ([[
-    device "wf0" { address = { "10.42.0.1/24", "fd42::1/64" },
-      wireguard = { key = file "wf0.key", listen = 51820, peers = { { key = "%s", endpoint = "203.0.113.2:51820",
-        allowed = { "10.42.0.2/32", "198.51.100.0/24", "fd42::2/128", "2001:db8:9::/64" } } } } }
-    policy { "policy.lua" }
-    names { observe = true }
-    enforcer "%s"
-    control "control.sock"
-    pins "%s/bpf"
-  ]]):format(peer_public, enforcer, nodes.dir))
-  nodes:peer_end(public, { private = peer_private })
+  local nodes = Agents.bare()
+  nodes:configure_wf0({ policy = policy, enforcer = enforcer, extra = "names { observe = true }",
+    allowed = { "198.51.100.0/24", "2001:db8:9::/64" } })
   nodes:sh("peer", [[for n in 8 9 10; do ip addr add 198.51.100.$n/32 dev lo; done
     ip addr add 2001:db8:9::9/128 dev lo nodad]])
   nodes:serve({ "lua5.4", "tests/support/dns_server.lua", "10.42.0.2", nodes:file("zone", zone), nodes.dir .. "/queries" },
@@ -113,11 +100,7 @@ local function world(enforcer)
   return nodes
 end
 
-local function agent(nodes)
-  local p = nodes:latticed({ "--config", nodes.config })
-  p:expect("guarding wf0")
-  return p
-end
+local function agent(nodes) return nodes:up() end
 
 -- Asked again like a resolver does, more often where machines are slow.
 local attempts = math.ceil(tonumber(os.getenv("LATTICE_PATIENCE")) or 1) + 1
@@ -131,14 +114,8 @@ local function names_status(nodes)
   return assert(json.decode(p.out), p.err).names
 end
 
-for _, enforcer in ipairs { "ebpf", "iptables" } do
+for enforcer, why in Agents.enforcers(missing) do
   describe("names on the node, by " .. enforcer, function()
-    local why = missing
-    if not why and enforcer == "ebpf" then
-      local p = io.popen(Nodes.lattice_path .. " version")
-      if not p:read("a"):match("pro") then why = "the community edition has no ebpf" end
-      p:close()
-    end
     local function test(name, fn)
       if why then return pending(name, why) end
       it(name, function()
@@ -166,7 +143,7 @@ for _, enforcer in ipairs { "ebpf", "iptables" } do
     test("an answer of a server that may not be asked opens nothing, though its packets may come in", function(nodes)
       nodes:start("peer", { "python3", "-c", liar }):expect("ready")
       for _, case in ipairs({ { "", "refused\n" }, { 'allow "udp to 198.51.100.8 port 53"\n', "served\n" } }) do
-        nodes:file("policy.lua", policy .. 'allow "in udp from 198.51.100.8"\n' .. case[1])
+        nodes:policy(policy .. 'allow "in udp from 198.51.100.8"\n' .. case[1])
         local node = agent(nodes)
         assert.equal(case[2], nodes:run("node", { "python3", "-c", accomplice }, { timeout = 60000 }).out)
         node:kill()
@@ -177,9 +154,9 @@ for _, enforcer in ipairs { "ebpf", "iptables" } do
     test("an answer with a private address opens nothing unless the rule says so", function(nodes)
       local node = agent(nodes)
       assert.equal("rebind.example refused\n", try(nodes, "rebind.example"))
-      nodes:file("policy.lua", policy .. 'allow { proto = "tcp", to = "rebind.example", port = 80, private = true }\n')
+      nodes:policy(policy .. 'allow { proto = "tcp", to = "rebind.example", port = 80, private = true }\n')
       node:kill("sighup")
-      Nodes.await("the reload", function()
+      Agents.await("the reload", function()
         return nodes:lattice({ "--socket", nodes.dir .. "/control.sock", "status" }).out:match("generation 2")
       end)
       assert.equal("rebind.example served\n", try(nodes, "rebind.example"))
@@ -205,9 +182,9 @@ for port in range(40000, 40050):
     test("a reload that takes the name away takes its addresses away", function(nodes)
       local node = agent(nodes)
       assert.equal("plain.example served\n", try(nodes, "plain.example"))
-      nodes:file("policy.lua", (policy:gsub("plain.example, ", "")))
+      nodes:policy((policy:gsub("plain.example, ", "")))
       node:kill("sighup")
-      Nodes.await("the pin to go", function() return names_status(nodes).pins == 0 end)
+      Agents.await("the pin to go", function() return names_status(nodes).pins == 0 end)
       assert.equal("198.51.100.9 refused\n", try(nodes, "198.51.100.9"))
     end)
 

@@ -1,11 +1,11 @@
 -- The REPL against a real agent, under both enforcers: what it says is what is enforced, what it changes ends by itself
 -- and is in the audit, and nothing that is typed into it hurts the agent.
 package.path = "tests/support/?.lua;" .. package.path
-local Nodes = require("nodes")
+local Agents = require("agents")
 local json = require("dkjson")
 local uv = require("luv")
 
-local missing = Nodes.missing()
+local missing = Agents.missing()
 
 -- What must end by itself, and what is then said.
 local hostile = {
@@ -21,15 +21,9 @@ local hostile = {
   ["a way to files and programs"] = { 'io.open("/etc/shadow")', "nil value" },
 }
 
-local function enforcers()
-  local pipe = assert(io.popen("'" .. Nodes.lattice_path .. "' version"))
-  local pro = pipe:read("a"):find("(pro)", 1, true)
-  pipe:close()
-  return pro and { "iptables", "ebpf" } or { "iptables" }
-end
-
-for _, enforcer in ipairs(missing and {} or enforcers()) do
+for enforcer, why in Agents.enforcers(missing) do
   describe("lattice repl with " .. enforcer, function()
+    if why then return pending("all of it", why) end
     local nodes, agent, socket
 
     local function repl(code, ...)
@@ -43,24 +37,19 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     end
 
     setup(function()
-      nodes = Nodes.new()
+      nodes = Agents.bare()
       assert(uv.fs_chmod(nodes.dir, tonumber("755", 8)))
       socket = nodes.dir .. "/run/control.sock"
-      nodes:file("p.lua", 'policy "node"\nallow "tcp to 203.0.113.2 port 80"\nallow "icmp to any"\n')
-      nodes:file("lattice.lua", ('device "eth0" { kind = "existing" }\npolicy "p.lua"\nenforcer "%s"\ncontrol "%s"\n'
-        .. 'pins "%s/pins"\naudit { to = file "audit.jsonl" }\ngroup "nogroup"\n'):format(enforcer, socket, nodes.dir))
+      nodes:configure({ policy = 'policy "node"\nallow "tcp to 203.0.113.2 port 80"\nallow "icmp to any"\n',
+        enforcer = enforcer, socket = socket, extra = 'group "nogroup"' })
       nodes:start("peer", { "python3", "-u", "-m", "http.server", "80" }):expect("Serving")
       nodes:start("peer", { "python3", "-u", "-m", "http.server", "81" }):expect("Serving")
-      agent = nodes:latticed({ "--config", nodes.dir .. "/lattice.lua" })
-      Nodes.await("the control socket", function()
-        if agent.status then error("latticed ended: " .. agent.err) end
-        return uv.fs_stat(socket)
-      end, 20000)
+      agent = nodes:up()
     end)
 
     teardown(function()
       agent:kill("sigterm")
-      Nodes.await("the end of the agent", function() return agent.status end)
+      Agents.await("the end of the agent", function() return agent.status end)
       nodes:close()
     end)
 
@@ -98,7 +87,7 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
       assert.truthy(verdict.where:find("^temporary:1 %(uid 0%)"), verdict.where)
       local status_text = nodes:lattice({ "--socket", socket, "status" }).out
       assert.truthy(status_text:find("port 81", 1, true), status_text)
-      Nodes.await("the end of the rule", function() return not reach(81) end, 20000)
+      Agents.await("the end of the rule", function() return not reach(81) end, 20000)
       local audit = assert(io.open(nodes.dir .. "/audit.jsonl")):read("a")
       assert.truthy(audit:find("repl: allow", 1, true), audit)
     end)
@@ -121,23 +110,23 @@ for _, enforcer in ipairs(missing and {} or enforcers()) do
     end)
 
     it("an evaluation at work does not delay others", function()
-      local busy = nodes:start("node", { Nodes.lattice_path, "--socket", socket, "repl", "--eval",
+      local busy = nodes:start("node", { Agents.lattice_path, "--socket", socket, "repl", "--eval",
         'print("begun") watch { seconds = 30 }' })
       busy:expect("begun")
       assert.equal("2\n", (repl("1 + 1")))
       busy:kill("sigint")
-      assert.truthy(Nodes.await("its end", function() return busy.status end, 10000))
+      assert.truthy(Agents.await("its end", function() return busy.status end, 10000))
     end)
 
     it("lines of stdin are a script; a text that is not whole goes on", function()
       local p = nodes:sh("node", ("printf 'x = 20\\nfor i = 1, 2 do\\nx = x + 1\\nend\\nprint(x)\\n' | "
-        .. "'%s' --socket '%s' repl"):format(Nodes.lattice_path, socket))
+        .. "'%s' --socket '%s' repl"):format(Agents.lattice_path, socket))
       assert.equal("22\n", p)
     end)
 
     it("at a terminal: completion, a line given up, several lines, the end", function()
       local text = nodes:sh("node", ("HOME='%s' python3 tests/support/repl_terminal.py '%s' '%s'")
-        :format(nodes.dir, Nodes.lattice_path, socket))
+        :format(nodes.dir, Agents.lattice_path, socket))
       assert.truthy(text:find("generation = 1", 1, true) or text:find("number: 1", 1, true), text)
       assert.truthy(text:find("\n42\r", 1, true), text)
       assert.truthy(text:find("status 0", 1, true), text)
@@ -164,7 +153,7 @@ describe("examples/repl-session", function()
       return count
     end
     local before = namespaces()
-    local pipe = assert(io.popen(("LATTICE='%s' examples/repl-session/run 2>&1"):format(Nodes.lattice_path)))
+    local pipe = assert(io.popen(("LATTICE='%s' examples/repl-session/run 2>&1"):format(Agents.lattice_path)))
     local text = pipe:read("a")
     assert.is_true(pipe:close(), text)
     assert.truthy(text:find('verdict: "allow"', 1, true), text)

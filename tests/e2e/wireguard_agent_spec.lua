@@ -1,12 +1,12 @@
 -- latticed with a wf0 of its own: killed, handed over, restarted, and its wireguard-go killed. Under both enforcers, with no
 -- more capabilities than the unit gives.
 package.path = "tests/support/?.lua;" .. package.path
-local Nodes = require("nodes")
+local Agents = require("agents")
 local uv = require("luv")
 
-local missing = Nodes.missing()
+local missing = Agents.missing()
 for _, program in ipairs { "wireguard-go", "wg", "setpriv" } do
-  if not missing and not Nodes.has(program) then missing = program .. " is not installed" end
+  if not missing and not Agents.has(program) then missing = program .. " is not installed" end
 end
 if not missing and not uv.fs_access("/dev/net/tun", "R") then missing = "/dev/net/tun cannot be opened" end
 
@@ -18,32 +18,16 @@ allow "in icmp from any"
 ]]
 
 local function world(enforcer)
-  local nodes = Nodes.new()
-  local peer_private, peer_public = nodes:keys()
-  local private, public = nodes:keys()
-  nodes:file("wf0.key", private, tonumber("600", 8))
-  nodes:file("policy.lua", POLICY)
-  nodes.config = nodes:file("lattice.lua", ([[
-    device "wf0" { address = { "10.42.0.1/24", "fd42::1/64" },
-      wireguard = { key = file "wf0.key", listen = 51820, peers = { { key = "%s", endpoint = "203.0.113.2:51820",
-        allowed = { "10.42.0.2/32", "fd42::2/128" } } } } }
-    policy { "policy.lua" }
-    enforcer "%s"
-    control "control.sock"
-    pins "%s/bpf"
-  ]]):format(peer_public, enforcer, nodes.dir))
-  nodes:peer_end(public, { private = peer_private })
+  local nodes = Agents.bare()
+  nodes:configure_wf0({ policy = POLICY, enforcer = enforcer })
   -- Where the unit runs systemd has mounted one. Without CAP_SYS_CHROOT the agent could only mount it for itself.
-  if enforcer == "ebpf" then Nodes.sh_here(("mkdir %s/bpf; mount -t bpf bpf %s/bpf"):format(nodes.dir, nodes.dir)) end
+  if enforcer == "ebpf" then Agents.sh_here(("mkdir %s/pins; mount -t bpf bpf %s/pins"):format(nodes.dir, nodes.dir)) end
   return nodes
 end
 
 local function agent(nodes)
-  local p = nodes:start("node", { "setpriv", "--no-new-privs", "--bounding-set",
-    "-all,+net_admin,+bpf,+net_raw,+sys_admin,+setpcap,+chown,+dac_read_search", Nodes.latticed_path,
-    "--config", nodes.config })
-  p:expect("guarding wf0")
-  return p
+  return nodes:up({ under = { "setpriv", "--no-new-privs", "--bounding-set",
+    "-all,+net_admin,+bpf,+net_raw,+sys_admin,+setpcap,+chown,+dac_read_search" } })
 end
 
 local function ended(p)
@@ -54,14 +38,8 @@ local function ping(nodes, from, to)
   return nodes:try(from, "ping -n -c 1 -W 2 " .. to)
 end
 
-for _, enforcer in ipairs { "ebpf", "iptables" } do
+for enforcer, why in Agents.enforcers(missing) do
   describe("latticed with wf0, by " .. enforcer, function()
-    local why = missing
-    if not why and enforcer == "ebpf" then
-      local p = io.popen(Nodes.lattice_path .. " version")
-      if not p:read("a"):match("pro") then why = "the community edition has no ebpf" end
-      p:close()
-    end
     local function test(name, fn)
       if why then return pending(name, why) end
       it(name, function()
@@ -85,7 +63,7 @@ for _, enforcer in ipairs { "ebpf", "iptables" } do
       local third = agent(nodes)
       flood:kill("sigint")
       flood:wait()
-      assert.equal(0, Nodes.lost_pings(flood.out), flood.out)
+      assert.equal(0, Agents.lost_pings(flood.out), flood.out)
       assert.matches("adopted generation", third.err)
       third:kill()
       assert.equal(0, third:wait().status)
@@ -141,9 +119,9 @@ for _, enforcer in ipairs { "ebpf", "iptables" } do
       if not child then return pending("the kernel's WireGuard has no process") end
       uv.kill(math.tointeger(tonumber(child)), "sigkill")
       node:expect("back and guarded")
-      assert.is_true(Nodes.await("the tunnel", function() return ping(nodes, "node", "10.42.0.2") end, 15000))
+      assert.is_true(Agents.await("the tunnel", function() return ping(nodes, "node", "10.42.0.2") end, 15000))
       child = nodes:sh("node", "ip link show wf0"):match("wireguard%-go (%d+)")
-      assert.matches("CapEff:\t0000000000001000", Nodes.read(("/proc/%s/status"):format(child)))
+      assert.matches("CapEff:\t0000000000001000", Agents.read(("/proc/%s/status"):format(child)))
       node:kill()
       assert.equal(0, node:wait().status)
       assert.is_false(nodes:try("node", "ip link show wf0"))

@@ -13,14 +13,17 @@ local PROBE = { "python3", "-u", Nodes.root .. "/tests/support/probe.py" }
 -- TCP and UDP ports that both ends echo on.
 Agents.tcp, Agents.udp = "80,81,22", "53,54,7"
 
---- Which enforcers can be tested here, and the reasons for those that cannot.
-function Agents.enforcers()
-  local list, reasons = {}, {}
-  for _, name in ipairs({ "iptables", "ebpf" }) do
-    local able, why = Agents.able(name)
-    if able then list[#list + 1] = name else reasons[name] = why end
+--- for enforcer, why in Agents.enforcers(missing): each; why: the reason of a skip. missing: one for all.
+---@param missing? string
+function Agents.enforcers(missing)
+  local names, at = { "iptables", "ebpf" }, 0
+  return function()
+    at = at + 1
+    if not names[at] then return nil end
+    local able, why = not missing, missing
+    if able then able, why = Agents.able(names[at]) end
+    return names[at], not able and why or nil
   end
-  return list, reasons
 end
 
 function Agents.able(name)
@@ -31,9 +34,14 @@ function Agents.able(name)
   return true
 end
 
+--- Makes the nodes alone.
+function Agents.bare(opts)
+  return setmetatable(Nodes.new(opts), Agents)
+end
+
 --- Makes the nodes and the servers on both ends.
 function Agents.new(opts)
-  local self = setmetatable(Nodes.new(opts), Agents)
+  local self = Agents.bare(opts)
   for _, where in ipairs({ "node", "peer" }) do
     for _, family in ipairs({ "4", "6" }) do
       local p = self:probe(where, "serve", family, Agents.tcp, Agents.udp)
@@ -89,12 +97,13 @@ function Agents:policy(text)
   assert(uv.fs_rename(self:file("p.lua.new", text), self.dir .. "/p.lua"))
 end
 
---- Writes lattice.lua and p.lua; what: { policy, enforcer, extra, device }.
+--- Writes lattice.lua and p.lua; what: { policy, enforcer, extra, device (an existing one) or devices (text), socket }.
 function Agents:configure(what)
   self:policy(what.policy or "")
+  self.socket = what.socket or self.dir .. "/control.sock"
   local lines = {
-    ("device %q { kind = \"existing\" }"):format(what.device or "eth0"), 'policy "p.lua"',
-    ("enforcer %q"):format(what.enforcer or "auto"), ("control %q"):format(self.dir .. "/control.sock"),
+    what.devices or ("device %q { kind = \"existing\" }"):format(what.device or "eth0"), 'policy "p.lua"',
+    ("enforcer %q"):format(what.enforcer or "auto"), ("control %q"):format(self.socket),
     ("pins %q"):format(self.dir .. "/pins"), ("audit { to = file %q }"):format(self.dir .. "/audit.jsonl"),
     what.extra or "",
   }
@@ -102,9 +111,27 @@ function Agents:configure(what)
   return self.config
 end
 
---- Starts the agent and waits until it guards.
+--- A mesh with the peer: its end, and a config for a wf0 of the agent's own. what: as configure's, and allowed (more
+--- prefixes behind the peer).
+function Agents:configure_wf0(what)
+  local peer_private, peer_public = self:keys()
+  local private, public = self:keys()
+  local allowed = { '"10.42.0.2/32"', '"fd42::2/128"' }
+  for _, prefix in ipairs(what.allowed or {}) do allowed[#allowed + 1] = ("%q"):format(prefix) end
+  self:file("wf0.key", private, tonumber("600", 8))
+  what.devices = ([[
+device "wf0" { address = { "10.42.0.1/24", "fd42::1/64" },
+  wireguard = { key = file "wf0.key", listen = 51820, peers = { { key = "%s", endpoint = "203.0.113.2:51820",
+    allowed = { %s } } } } }]]):format(peer_public, table.concat(allowed, ", "))
+  self:configure(what)
+  self:peer_end(public, { private = peer_private })
+end
+
+--- Starts the agent and waits until it guards. opts.under: words of a command that it is started by.
 function Agents:up(opts)
-  local p = self:latticed({ "--config", self.config, "-v" }, opts)
+  local argv = table.move(opts and opts.under or {}, 1, opts and opts.under and #opts.under or 0, 1, {})
+  for _, word in ipairs({ Nodes.latticed_path, "--config", self.config, "-v" }) do argv[#argv + 1] = word end
+  local p = self:start("node", argv, opts)
   self.agent = p
   p:expect(function() return p.err:find("guarding", 1, true) end, 20000)
   return p
