@@ -1,6 +1,5 @@
 -- lattice.events: what it writes to the audit: verdicts, ends, losses, the agent's own records.
 package.path = "tests/support/?.lua;" .. package.path
-local api = require("lattice.api")
 local events = require("lattice.events")
 local loop = require("lattice.loop")
 local steps = require("event_steps")
