@@ -60,12 +60,35 @@ for i, name in enumerate(attacks):
     if b"<lat%04d>" % (i + 1) in seen: print(name)
 ]]
 
+-- Neighbour discovery that the node would forward to the container: prints "got" when the container's stack had it.
+local discovery = [[
+import socket, sys
+source = open("tests/support/attacks.py").read().replace("\nmain()\n", "\n")
+exec(source)
+container, peer = sys.argv[1:3]
+far = socket.inet_pton(socket.AF_INET6, "fd18::2")
+enter(container)
+ear = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
+ear.settimeout(0.3)
+enter(peer)
+raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+m = Maker(True, PEER6, far)
+for attempt in range(5):
+    for kind in (133, 134, 135, 136):
+        raw.sendto(m.ip(58, m.icmp(kind, 0, bytes(4) + far, b"<lat0001>"), hops=255), ("fd18::2", 0))
+seen = b""
+try:
+    while b"<lat" not in seen: seen = ear.recv(65536)
+except OSError: pass
+print("got" if b"<lat" in seen else "nothing")
+]]
+
 local LEAST = 70 -- attacks that work without Lattice
 
 local function suite(enforcer)
   local nodes
 
-  setup(function() nodes = Agents.new() end)
+  setup(function() nodes = Agents.new({ container = true }) end)
   teardown(function() nodes:close() end)
   after_each(function()
     if nodes.agent and not nodes.agent.status then nodes:down() end
@@ -94,6 +117,20 @@ local function suite(enforcer)
   end
 
   it("lets no packet in that no rule allows, however it is made", function() hold("in") end)
+  it("forwards no neighbour discovery from behind the device", function()
+    nodes:sh("node", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+    nodes:sh("peer", "ip -6 route replace fd18::/64 via 2001:db8::1")
+    nodes:sh("peer", "ping -c1 -W5 fd18::2") -- neighbours are known from here on
+    local argv = { "python3", "-c", discovery, nodes.container, nodes.peer }
+    assert.equal("got\n", nodes:run("node", argv).out)
+    nodes:configure({ policy = policy, enforcer = enforcer })
+    nodes:up()
+    local p = nodes:run("node", argv)
+    assert.equal("nothing\n", p.out, p.err)
+    nodes:sh("node", "ip -6 neigh flush dev eth0")
+    assert.is_true(nodes:open("node", "tcp", "2001:db8::2", 80)) -- the node's own goes on
+  end)
+
   for _, state in ipairs({ "open", "closed", "reset" }) do
     it("takes no new flow for an answer of one that is or was allowed: " .. state, function()
       nodes["peer4"]:kill("sigkill") -- it holds port 80
