@@ -5,6 +5,8 @@ local read = require("lattice.enforcer.iptables.read")
 local task = require("lattice.enforcer.iptables.task")
 local text = require("lattice.enforcer.iptables.text")
 
+local LARGE = 100000 -- bytes of a transaction of which the guard wants no news
+
 local M = { TARGETS = { ["LATTICE-IN"] = true, ["LATTICE-OUT"] = true } }
 
 ---@class lattice.enforcer.Iptables
@@ -38,7 +40,11 @@ end
 
 function Methods:restore(family, book, gone, hooks)
   local made = text.transaction(book, gone, hooks or {}, nil, task.ticker())
-  return task.wait(function(done) return self.tables:apply(family, made, done) end)
+  local large = self.guard and #made > LARGE
+  if large then self.guard:pause() end
+  local ok, err, code = task.wait(function(done) return self.tables:apply(family, made, done) end)
+  if large then self.guard:resume() end
+  return ok, err, code
 end
 
 function Methods:hooks(now)

@@ -19,15 +19,33 @@ Guard.__index = Guard
 ---@param check fun(done: fun(changed: boolean))
 ---@return lattice.iptables.Guard
 function M.new(backend, check)
-  local self = setmetatable({ check = check }, Guard)
-  if backend == "nft" then
-    self.changes = iptables.changes()
-    self.watch = self.changes and loop.watch(self.changes:fd(), "r", function()
-      if self.changes:drain() then self:soon() end
-    end)
-  end
+  local self = setmetatable({ check = check, tells = backend == "nft" }, Guard)
+  self:listen()
   self.timer = loop.timer(EVERY_MS[backend], function() self:look() end, EVERY_MS[backend])
   return self
+end
+
+function Guard:listen()
+  self.changes = self.tells and iptables.changes()
+  self.watch = self.changes and loop.watch(self.changes:fd(), "r", function()
+    if self.changes:drain() then self:soon() end
+  end)
+end
+
+--- Before a large change of our own: while somebody listens the kernel describes each rule of it, which takes it as long as
+--- the change itself.
+function Guard:pause()
+  if self.closed or not self.watch then return end
+  self.watch:close()
+  self.changes:close()
+  self.watch, self.changes = nil, nil
+end
+
+--- After it: what others did meanwhile is found by a look.
+function Guard:resume()
+  if self.closed or self.watch or not self.tells then return end
+  self:listen()
+  self:soon()
 end
 
 function Guard:soon()
