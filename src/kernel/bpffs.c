@@ -1,6 +1,7 @@
 /* See bpffs.h. The child is asked by a byte: 'm' makes and mounts, 'f' only finds, and both are answered by a
  * descriptor of the directory; 'u' unmakes. */
 #include "kernel/bpffs.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "kernel/fdpass.h"
 #include "kernel/privilege.h"
@@ -22,6 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MOUNT_NAME "lattice" /* what the mount table calls our mounts */
@@ -126,13 +128,23 @@ static bool is_empty(const char *path)
 	return empty;
 }
 
+/* One that was killed holds it for a moment longer; whoever holds it for long has a use for it. Never lazily: pins that
+ * somebody makes there afterwards would end with him. */
+static void unmount(const char *path)
+{
+	static const struct timespec pause = { 0, 10 * LAT_NS_PER_MS };
+
+	for (int tries = 0; umount2(path, 0) < 0 && errno == EBUSY && tries < 50; tries++)
+		nanosleep(&pause, NULL);
+}
+
 static void unmake(const char *path)
 {
 	if (is_ours(path) && is_empty(path))
-		umount2(path, 0);
+		unmount(path);
 	rmdir(path); /* stays while another agent's device is in it */
 	if (below_usual(path) && is_ours(usual) && is_empty(usual))
-		umount2(usual, 0);
+		unmount(usual);
 }
 
 static _Noreturn void serve(int sock, const char *path)
