@@ -72,9 +72,9 @@ for enforcer, why in Agents.enforcers(missing) do
     end)
 
     test("forgets a peer with its networks by the reload that removes it", function(nodes)
-      local config = Nodes.read(nodes.config)
+      local config = Agents.read(nodes.config)
       local _, other = nodes:keys()
-      nodes:file("policy.lua", 'allow "icmp to mesh"\nallow "in icmp from mesh"\n')
+      nodes:policy('allow "icmp to mesh"\nallow "in icmp from mesh"\n')
       nodes:file("lattice.lua", (config:gsub("peers = {", ('peers = { { key = "%s", allowed = { "10.77.0.0/24" } },')
         :format(other))))
       local first = agent(nodes)
