@@ -407,12 +407,17 @@ static __always_inline int plain_key(struct __sk_buff *skb, struct lat_tc_key *k
 
 static __always_inline int parse_plain(struct __sk_buff *skb, struct packet *p, __u32 ether)
 {
+	__u16 local, remote;
+
 	if (!plain_key(skb, &p->key, p->dir, ether, &p->flags))
 		return 0;
 	p->begins = (p->flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 	p->answers = !p->begins && (p->flags & (TCP_SYN | TCP_RST)) != 0;
-	p->sport = bpf_ntohs(p->dir == DIR_OUT ? p->key.local_port : p->key.remote_port);
-	p->dport = p->port = bpf_ntohs(p->dir == DIR_OUT ? p->key.remote_port : p->key.local_port);
+	/* Values are chosen, not addresses: see set_plain6. */
+	local = *(volatile __u16 *)&p->key.local_port;
+	remote = *(volatile __u16 *)&p->key.remote_port;
+	p->sport = bpf_ntohs(p->dir == DIR_OUT ? local : remote);
+	p->dport = p->port = bpf_ntohs(p->dir == DIR_OUT ? remote : local);
 	return 1;
 }
 

@@ -597,11 +597,13 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct lat_tc_key *k
 /* Is this packet, for us by its frame, one that the host would route on? Neighbour discovery never goes through a router. */
 __noinline int lat_goes_on(struct __sk_buff *skb, struct packet *p)
 {
-	struct bpf_fib_lookup fib = { .family = 10 /* AF_INET6 */ };
+	struct bpf_fib_lookup fib;
 	long r;
 
 	if (!p || p->dir != DIR_IN || !p->key.is6 || skb->pkt_type != 0 /* PACKET_HOST */ || p->key.local[0] == 0xff)
 		return 0;
+	__builtin_memset(&fib, 0, sizeof(fib));
+	fib.family = 10; /* AF_INET6 */
 	fib.l4_protocol = PROTO_ICMPV6;
 	fib.ifindex = skb->ifindex;
 	set_v6((__u8 *)fib.ipv6_src, (__u32 *)p->key.remote);
