@@ -1,4 +1,4 @@
-/* Preloaded into latticed by tests/e2e/agent_faults_spec.lua: makes bpf(2) and fork(2) fail, or ends the
+/* Preloaded into latticed by tests/e2e/agent_faults_spec.lua and agent_ends_spec.lua: makes bpf(2) and fork(2) fail, or ends the
  * process there. The file that LATTICE_FAULTS names says which, in one line:
  *
  *	bpf COMMAND NTH errno NUMBER	from the NTH call of that command on (-1: of any) it fails so
