@@ -163,12 +163,13 @@ function Iptables:counters(done)
   end, done)
 end
 
--- Chains that change within a generation, in all families or none. make(family) and past(family): their book now and
--- before. Nothing is read back: if others have changed our chains this is refused, and the guard makes all anew.
+-- Chains that change within a generation, in all families or none: those of temporary rules or pins, to hold `list`.
+-- Nothing is read back: if others have changed our chains this is refused, and the guard makes all anew.
 -- after: what to do then, in the same turn, before the guard looks at what has changed.
-function Iptables:change(make, past, done, after)
+function Iptables:change(kind, list, done, after)
   self:turn(function()
-    if not self.gen then return true end -- the next generation brings them
+    local gen = self.gen
+    if not gen then return true end -- the next generation brings them
     local function replace(family, new, old)
       local gone = {}
       for _, name in ipairs(old.names) do
@@ -178,20 +179,22 @@ function Iptables:change(make, past, done, after)
     end
     local finished = {}
     for _, family in ipairs(self.families) do
-      local new, old = make(family), past(family)
+      local new, old = text[kind](gen, family, list), text[kind](gen, family, gen[kind])
       local ok, err, code = replace(family, new, old)
       if not ok then
-        for _, other in ipairs(finished) do
-          local back, why = replace(other, past(other), make(other))
+        for _, done_before in ipairs(finished) do
+          local back, why = replace(done_before.family, done_before.old, done_before.new)
           if not back then
-            self.log("error", ("IPv%d: the rules from before cannot be put back: %s; all is refused"):format(other, why))
-            self:restore(other, text.closed(other), {})
+            self.log("error", ("IPv%d: the rules from before cannot be put back: %s; all is refused"):format(
+              done_before.family, why))
+            self:restore(done_before.family, text.closed(done_before.family), {})
           end
         end
         task.fail(err, code)
       end
-      finished[#finished + 1] = family
+      finished[#finished + 1] = { family = family, new = new, old = old }
     end
+    gen[kind] = list
     if after then after() end
     return true
   end, done)
@@ -199,13 +202,9 @@ end
 
 --- Open flows are judged again: one that lived by a rule that is gone, or that a new one refuses, is cut.
 function Iptables:temporary(rules, done)
-  local old = self.temporary_rules
-  local function book(list)
-    return function(family) return text.temporary(self.gen, family, list) end
-  end
+  local old, there = self.temporary_rules, false
   self.temporary_rules = rules
-  local there = false
-  self:change(book(rules), book(old), function(ok, err, code)
+  self:change("temporary", rules, function(ok, err, code)
     if not ok and not there then self.temporary_rules = old end
     done(ok, err, code)
   end, function()
@@ -241,11 +240,8 @@ end
 
 function Iptables:pin(pins, done)
   local old = self.pins
-  local function book(list)
-    return function(family) return text.pins(self.gen, family, list) end
-  end
   self.pins = pins
-  self:change(book(pins), book(old), function(ok, err, code)
+  self:change("pins", pins, function(ok, err, code)
     if not ok then self.pins = old end
     done(ok, err, code)
   end)

@@ -146,7 +146,9 @@ function Methods:check(done)
       if not whole and self.policy then
         self.log("warn", ("IPv%d: the rules of generation %d were flushed by another program: made anew"):format(family,
           self.number))
-        self:swap(self:compile(self.policy).books)
+        local made = self:compile(self.policy)
+        self:swap(made.books)
+        self.gen.temporary, self.gen.pins = made.temporary, made.pins
       elseif not whole then
         self:swap({ [4] = text.closed(4), [6] = text.closed(6) })
       elseif #lines > 0 then

@@ -252,11 +252,12 @@ local function merge(book, more)
 end
 
 --- A generation as chains. options: mark, temporary (rules), pins; tick may yield.
----@return table gen  { number, mark, keep, source, roots, books = { [4], [6] } }
+---@return table gen  { number, mark, keep, source, roots, books = { [4], [6] }, temporary, pins (as its chains have them) }
 function M.compile(generation, options, tick)
   local info = generation:info()
   local gen = { number = generation:number(), mark = options.mark, keep = info.keep_established, roots = {},
-    source = match.source(generation, tick), books = {} }
+    source = match.source(generation, tick), books = {},
+    temporary = options.temporary, pins = options.pins }
   for _, family in ipairs({ 4, 6 }) do
     local book = M.book()
     gen.used, gen.roots[family], gen.books[family] = {}, {}, book
