@@ -594,24 +594,6 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct lat_tc_key *k
 	return 1;
 }
 
-/* Is this packet, for us by its frame, one that the host would route on? Neighbour discovery never goes through a router. */
-__noinline int lat_goes_on(struct __sk_buff *skb, struct packet *p)
-{
-	struct bpf_fib_lookup fib;
-	long r;
-
-	if (!p || p->dir != DIR_IN || !p->key.is6 || skb->pkt_type != 0 /* PACKET_HOST */ || p->key.local[0] == 0xff)
-		return 0;
-	__builtin_memset(&fib, 0, sizeof(fib));
-	fib.family = 10; /* AF_INET6 */
-	fib.l4_protocol = PROTO_ICMPV6;
-	fib.ifindex = skb->ifindex;
-	set_v6((__u8 *)fib.ipv6_src, (__u32 *)p->key.remote);
-	set_v6((__u8 *)fib.ipv6_dst, (__u32 *)p->key.local);
-	r = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	return r == BPF_FIB_LKUP_RET_SUCCESS || r == BPF_FIB_LKUP_RET_NO_NEIGH || r == BPF_FIB_LKUP_RET_FRAG_NEEDED;
-}
-
 static __always_inline int guard(struct __sk_buff *skb, int dir)
 {
 	struct packet p;
@@ -633,8 +615,6 @@ static __always_inline int guard(struct __sk_buff *skb, int dir)
 	p.quote.is6 = p.key.is6;
 	if (ask)
 		return lat_answer(skb, &p, &q, kind);
-	if (kind == IS_NEIGHBOUR && lat_goes_on(skb, &p))
-		kind = IS_FLOW;
 	if (kind == IS_NEIGHBOUR) {
 		stat_add(LAT_TC_STAT_NEIGHBOUR);
 		return PASS;
