@@ -361,7 +361,7 @@ static int give_device(lua_State *L, struct lat_wg_job *job)
 	return 1;
 }
 
-static char *copy_field(lua_State *L, int table, const char *key)
+char *lat_lua_wireguard_text(lua_State *L, int table, const char *key)
 {
 	char *copy = NULL;
 
@@ -401,7 +401,7 @@ static int l_open(lua_State *L)
 	job->kind = luaL_checkoption(L, 3, "auto", kinds);
 	strcpy(job->alias, alias);
 	take_name(L, job);
-	job->program = copy_field(L, 1, "program");
+	job->program = lat_lua_wireguard_text(L, 1, "program");
 	return lat_lua_wireguard_start(L, job, 2);
 }
 

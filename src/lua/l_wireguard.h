@@ -50,6 +50,9 @@ struct lat_wg_job {
 struct lat_wg_job *lat_lua_wireguard_job(lua_State *L, int done, lat_wg_work *run, lat_wg_result *result);
 int lat_lua_wireguard_start(lua_State *L, struct lat_wg_job *job, int done);
 
+/* A copy of the text at the key, or NULL where there is none. */
+char *lat_lua_wireguard_text(lua_State *L, int table, const char *key);
+
 /* "key file PATH: what is wrong and what to do" for an error of lat_wg_key_load. */
 void lat_lua_wireguard_key_text(int r, const char *path, char *text, size_t size);
 int lat_lua_wireguard_key_failed(lua_State *L, int r, const char *path);

@@ -57,19 +57,6 @@ static lua_Integer number_field(lua_State *L, int table, const char *key, lua_In
 	return n;
 }
 
-static char *path_field(lua_State *L, int table, const char *key)
-{
-	char *copy = NULL;
-
-	if (lua_getfield(L, table, key) != LUA_TNIL) {
-		copy = strdup(luaL_checkstring(L, -1));
-		if (!copy)
-			luaL_error(L, "out of memory");
-	}
-	lua_pop(L, 1);
-	return copy;
-}
-
 static void take_allowed(lua_State *L, int table, struct lat_wg_peer *peer)
 {
 	if (lua_getfield(L, table, "allowed") == LUA_TNIL) {
@@ -114,7 +101,7 @@ static void take_peer(lua_State *L, struct lat_wg_job *job, size_t n, int seen)
 	peer = lat_wg_add_peer(&job->wg, key);
 	if (!peer)
 		luaL_error(L, "out of memory");
-	job->preshared[n] = path_field(L, table, "preshared_file");
+	job->preshared[n] = lat_lua_wireguard_text(L, table, "preshared_file");
 	keepalive = number_field(L, table, "keepalive", -1);
 	peer->set_keepalive = keepalive >= 0;
 	peer->keepalive = keepalive >= 0 ? (uint16_t)keepalive : 0;
@@ -172,7 +159,7 @@ int lat_lua_wireguard_set(lua_State *L)
 	luaL_checktype(L, 2, LUA_TTABLE);
 	lua_settop(L, 3);
 	job = job_of(L, 3, run_set, give_true);
-	job->private_file = path_field(L, 2, "private_key_file");
+	job->private_file = lat_lua_wireguard_text(L, 2, "private_key_file");
 	listen = number_field(L, 2, "listen", -1);
 	job->wg.set_listen = listen >= 0;
 	job->wg.listen = listen >= 0 ? (uint16_t)listen : 0;

@@ -32,20 +32,7 @@ end
 
 local must = force.must
 
--- One call at a time: the next waits for the one before.
-function Iptables:turn(fn, done)
-  self.queue[#self.queue + 1] = { fn, done }
-  if #self.queue > 1 then return end
-  local function go()
-    local job = self.queue[1]
-    task.run(job[1], function(...)
-      table.remove(self.queue, 1)
-      if self.queue[1] then go() end
-      job[2](...)
-    end)
-  end
-  go()
-end
+function Iptables:turn(fn, done) task.turn(self.queue, fn, done) end
 
 -- ---- the contract ----
 

@@ -202,20 +202,7 @@ end
 
 -- ---- the contract ----
 
--- One call at a time.
-function Nat:turn(fn, done)
-  self.queue[#self.queue + 1] = { fn, done }
-  if #self.queue > 1 then return end
-  local function go()
-    local job = self.queue[1]
-    task.run(job[1], function(...)
-      table.remove(self.queue, 1)
-      if self.queue[1] then go() end
-      job[2](...)
-    end)
-  end
-  go()
-end
+function Nat:turn(fn, done) task.turn(self.queue, fn, done) end
 
 --- Puts the rules of the pairs in force, whatever a former agent left. options: { log, backend?, netns? (of tests) }.
 ---@param pairs_ lattice.agent.Pair[]

@@ -24,6 +24,24 @@ function M.run(fn, done)
   resume(co)
 end
 
+--- The same, one at a time: it begins when those before it in the queue (a table of the caller's) have ended.
+---@param queue table[]
+---@param fn fun(): any
+---@param done fun(...)
+function M.turn(queue, fn, done)
+  queue[#queue + 1] = { fn, done }
+  if #queue > 1 then return end
+  local function go()
+    local job = queue[1]
+    M.run(job[1], function(...)
+      table.remove(queue, 1)
+      if queue[1] then go() end
+      job[2](...)
+    end)
+  end
+  go()
+end
+
 --- Ends the task with done(nil, text, code).
 function M.fail(text, code) error({ text = text, code = code }, 0) end
 
