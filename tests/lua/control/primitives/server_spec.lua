@@ -1,20 +1,14 @@
 -- The control socket against an agent that is not there: what is answered, who is refused, what is bounded.
 package.path = "tests/support/?.lua;" .. package.path
 local client = require("lattice.control.client")
+local control_raw = require("control_raw")
 local fake = require("fake_agent")
 local frames = require("lattice.control.frames")
 local server = require("lattice.control.server")
 local sys = require("lattice.sys")
 local uv = require("luv")
 
-local function until_(what, limit_ms)
-  local timer, late = uv.new_timer(), false
-  timer:start(limit_ms or 5000, 0, function() late = true end)
-  while not what() and not late do uv.run("once") end
-  timer:close()
-  uv.run("nowait")
-  return not late
-end
+local send, until_ = control_raw.send, control_raw.until_
 
 describe("the control socket", function()
   local dir, agent, control, open_clients
@@ -34,24 +28,7 @@ describe("the control socket", function()
     return c, err
   end
 
-  -- A connection that writes what it likes: received() is what came so far.
-  local function raw()
-    local pipe, decoder, got = uv.new_pipe(false), frames.decoder(frames.MAX_ANSWER), {}
-    local one = { pipe = pipe, got = got, ended = false }
-    local connected
-    pipe:connect(dir .. "/control.sock", function(err) connected = err or true end)
-    assert(until_(function() return connected end))
-    pipe:read_start(function(err, bytes)
-      if not bytes then
-        one.ended = true
-        return pipe:close()
-      end
-      for _, frame in ipairs(assert(decoder:feed(bytes))) do got[#got + 1] = frame end
-    end)
-    return one
-  end
-
-  local function send(one, value) one.pipe:write(string.pack(">s4", require("lattice.json").encode(value))) end
+  local function raw() return control_raw.connect(dir .. "/control.sock") end
 
   before_each(function()
     dir = assert(uv.fs_mkdtemp("/tmp/lattice-control-XXXXXX"))
