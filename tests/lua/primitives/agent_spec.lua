@@ -1,123 +1,12 @@
 -- The agent's core with parts that only note what is asked of them: the order of start and stop, what a reload does and
 -- does not do, the fallback, temporary rules.
+package.path = "tests/support/?.lua;" .. package.path
 local api = require("lattice.api")
 local loop = require("lattice.loop")
+local parts = require("agent_parts")
 
-local calls, parts, broken, made
 local agent, folder
-
-local function note(...) calls[#calls + 1] = table.concat({ ... }, " ") end
-
-local function enforcer(name)
-  return {
-    name = name,
-    probe = function(done)
-      if broken["probe " .. name] then return done(nil, "not here", broken["probe " .. name]) end
-      done(true, "tried")
-    end,
-    remove = function(_, done)
-      note("remove", name)
-      done(true)
-    end,
-    clear = function(_, done)
-      note("clear", name)
-      done(0)
-    end,
-    open = function(options, done)
-      note("open", name)
-      local self = { name = name, number = options.adopt and parts.left or nil }
-      function self.generation() return self.number end
-      function self.plan(_, old, new)
-        return { rules_added = new:info().rules, rules_removed = old and old:info().rules or 0, text = "plan" }
-      end
-      function self.apply(_, generation, applied)
-        local number = generation:number()
-        loop.defer(function()
-          if broken["apply " .. name] then return applied(nil, "the map is full", "E2BIG") end
-          note("apply", name, number)
-          self.number = number
-          applied(true)
-        end)
-      end
-      function self.temporary(_, rules, set)
-        note("temporary", name, #rules)
-        if broken.temporary then return set(nil, "no room") end
-        set(true)
-      end
-      function self.cut(_, cut)
-        if broken.cut then error("a fault of ours") end
-        cut(3)
-      end
-      function self.flows(_, _, found)
-        found({ { dir = "out", proto = 6, addr = "10.0.0.1", port = 80 }, { dir = "out", proto = 6, addr = "10.0.0.2",
-          port = 80 } })
-      end
-      function self.explain(_, _, told) told({ verdict = "allow", rule = 1 }) end
-      function self.pin(_, _, pinned) pinned(true) end
-      function self.status() return { hook = name } end
-      function self.close(_, keep, closed)
-        note("close", name, tostring(keep))
-        closed(true)
-      end
-      done(self)
-    end,
-  }
-end
-
-local function fake(name, module) package.loaded[name] = module end
-
-local function install()
-  calls, parts, broken, made = {}, {}, {}, {}
-  fake("lattice.enforcer.ebpf", enforcer("ebpf"))
-  fake("lattice.enforcer.iptables", enforcer("iptables"))
-  fake("lattice.enforcer.nat", { remove = function(_, done) done(true) end, open = function(_, _, done)
-    note("open nat")
-    done({ close = function(_, keep, closed)
-      note("close nat", tostring(keep))
-      closed(true)
-    end, change = function(_, pairs, changed)
-      note("change nat", #pairs)
-      changed(true)
-    end })
-  end })
-  fake("lattice.agent.device", { open = function(device, options, done)
-    if broken.device then return done(nil, "there is no device " .. device.name) end
-    note("open", device.name)
-    made.device = options
-    done({ raise = function(_, raised)
-      note("raise", device.name)
-      raised(true)
-    end, status = function() return { up = true } end, close = function(_, keep, closed)
-      note("close", device.name, tostring(keep))
-      closed(true)
-    end })
-  end })
-  fake("lattice.events", { open = function()
-    return { generation = function(_, g) note("events", g:number()) end, on = function() return true end,
-      counters = function() return { seen = 5, lost = 0 } end, close = function() note("close events") end,
-      routes = function(_, routes)
-        note("routes", #routes)
-        return true
-      end,
-      record = function(_, kind, fields)
-        note("record", kind, tostring(not fields.errno), fields.text:match("^[^\n]*"))
-      end }
-  end })
-  fake("lattice.bpffs", { open = function(path)
-    return { prepare = function() return path end, find = function() end, private = function() return false end,
-      close = function() end, remove = function() end }
-  end })
-  fake("lattice.control.server", { open = function(_, options, done)
-    if broken.control then return done(nil, "the socket is taken") end
-    note("open control")
-    done({ verb = function()
-      if broken.verb then error("a fault of ours") end
-    end, close = function(_, closed)
-      note("close control")
-      closed(true)
-    end })
-  end })
-end
+local note = parts.note
 
 local function write(name, text)
   local f <close> = assert(io.open(folder .. "/" .. name, "w"))
@@ -132,7 +21,7 @@ local function await(starter)
 end
 
 local function has(...)
-  local text = table.concat(calls, "\n")
+  local text = table.concat(parts.calls, "\n")
   for _, want in ipairs({ ... }) do
     if not text:find(want, 1, true) then return false, text end
   end
@@ -154,7 +43,7 @@ local function start(config)
   agent = require("lattice.agent.core").new(loaded, {
     stop = function() end, notify = { ready = function() end, reloading = function() end },
   })
-  agent.log = function(_, level, text) calls[#calls + 1] = level .. ": " .. text end
+  agent.log = function(_, level, text) parts.calls[#parts.calls + 1] = level .. ": " .. text end
   return await(function(done) require("lattice.agent.start").start(agent, done) end)
 end
 
@@ -175,7 +64,7 @@ describe("the agent", function()
     os.remove(folder)
     assert(os.execute("mkdir " .. folder))
     write("p.lua", 'allow "tcp to 10.0.0.1 port 80"\n')
-    install()
+    parts.install()
     local sys = require("lattice.sys")
     keep_capabilities = sys.keep_capabilities
     sys.keep_capabilities = function(names)
@@ -186,8 +75,7 @@ describe("the agent", function()
   after_each(function()
     stop()
     require("lattice.sys").keep_capabilities = keep_capabilities
-    for _, name in ipairs({ "enforcer.ebpf", "enforcer.iptables", "enforcer.nat", "agent.device", "events",
-      "control.server", "bpffs" }) do package.loaded["lattice." .. name] = nil end
+    parts.uninstall()
     os.execute("rm -r " .. folder)
     collectgarbage()
     collectgarbage()
@@ -198,32 +86,32 @@ describe("the agent", function()
     assert.is_true(start())
     assert.same({ "open nat", "open wf0", "open ebpf", "events 1", "apply ebpf 1", "temporary ebpf 0", "remove iptables",
       "raise wf0", "open control", "keep net_admin,bpf,net_raw",
-      "record start true ebpf: the strongest that works here; tried" }, calls)
-    calls = {}
+      "record start true ebpf: the strongest that works here; tried" }, parts.calls)
+    parts.calls = {}
     stop()
     assert.same({ "close wf0 false", "close ebpf false", "record exit true stopped", "close events", "close nat false",
-      "close control" }, calls)
+      "close control" }, parts.calls)
   end)
 
   it("adopts the number that a dead agent's enforcement has, and leaves it when told to", function()
     parts.left = 41
     assert.is_true(start())
     assert.is_true(has("apply ebpf 42"))
-    calls = {}
+    parts.calls = {}
     stop(true)
     assert.is_true(has("close wf0 true", "close ebpf true", "close nat true"))
   end)
 
   it("takes everything back when a step fails, but never what was in force before", function()
-    broken.verb = true
+    parts.broken.verb = true
     assert.is_nil((start()))
     assert.is_true(has("close ebpf false", "close nat false", "close control"))
-    broken.verb, broken.control, calls = nil, true, {}
+    parts.broken.verb, parts.broken.control, parts.calls = nil, true, {}
     local ok, err = start()
     assert.is_nil(ok)
     assert.matches("the socket is taken", err)
     assert.is_true(has("close ebpf false", "close nat false"))
-    calls, parts.left = {}, 7
+    parts.calls, parts.left = {}, 7
     assert.is_nil((start()))
     assert.is_true(has("close ebpf true"))
   end)
@@ -234,13 +122,13 @@ describe("the agent", function()
     assert.is_nil(ok)
     assert.matches("p.lua:1:", err)
     assert.equal("policy", code)
-    assert.same({}, calls)
+    assert.same({}, parts.calls)
     write("p.lua", "")
-    broken.device = true
+    parts.broken.device = true
     ok, err = start()
     assert.is_nil(ok)
     assert.matches("lattice.lua:1: there is no device wf0", err)
-    assert.same({ "open nat", "close events", "close nat false" }, calls)
+    assert.same({ "open nat", "close events", "close nat false" }, parts.calls)
   end)
 
   it("is the only one in its network namespace", function()
@@ -254,7 +142,7 @@ describe("the agent", function()
   end)
 
   it("falls back to the weaker enforcer at the start, and says why", function()
-    broken["probe ebpf"] = "EPERM"
+    parts.broken["probe ebpf"] = "EPERM"
     assert.is_true(start())
     assert.is_true(has("warn: enforcer iptables, not ebpf: not here", "apply iptables 1"))
     local status = agent:status()
@@ -264,12 +152,12 @@ describe("the agent", function()
   end)
 
   it("does not do the weaker thing when the stronger is forced", function()
-    broken["probe ebpf"] = 402
+    parts.broken["probe ebpf"] = 402
     local ok, err, code = start(CONFIG .. 'enforcer "ebpf"')
     assert.is_nil(ok)
     assert.matches("enforcer ebpf %(forced by the config%) cannot be had: not here", err)
     assert.equal(402, code)
-    assert.same({}, calls)
+    assert.same({}, parts.calls)
   end)
 
   it("asks the config's own function", function()
@@ -284,13 +172,13 @@ describe("the agent", function()
 
   it("reloads by flipping to the next generation", function()
     assert.is_true(start())
-    calls = {}
+    parts.calls = {}
     write("p.lua", 'allow "tcp to 10.0.0.1 port 80"\nallow "tcp to 10.0.0.2 port 80"\n')
     local result = assert(reload())
     assert.equal(2, result.generation)
     assert.equal(2, result.rules_added)
     assert.equal(3, result.flows_cut)
-    assert.same({ "apply ebpf 2", "events 2" }, { calls[1], calls[2] })
+    assert.same({ "apply ebpf 2", "events 2" }, { parts.calls[1], parts.calls[2] })
     assert.equal(2, agent:generation():number())
     assert.equal(1, agent:status().reloads.ok)
     assert.is_true(has("record reload true generation 2"))
@@ -298,17 +186,17 @@ describe("the agent", function()
 
   it("goes on with the generation that is in force when a part breaks after the flip", function()
     assert.is_true(start())
-    broken.cut = true
+    parts.broken.cut = true
     local result = assert(reload())
     assert.matches("a fault of ours", result.problems[1])
     assert.equal(2, agent:generation():number())
-    broken.cut = nil
+    parts.broken.cut = nil
     assert.equal(3, assert(reload()).generation)
   end)
 
   it("refuses a wrong policy with its place and keeps the old generation", function()
     assert.is_true(start())
-    calls = {}
+    parts.calls = {}
     write("p.lua", '\nallow "tpc to any"\n')
     local result, err, code = reload()
     assert.is_nil(result)
@@ -338,18 +226,18 @@ describe("the agent", function()
 
   it("previews without a change", function()
     assert.is_true(start())
-    calls = {}
+    parts.calls = {}
     write("p.lua", 'allow "tcp to 10.0.0.2 port 80"\n')
     local result = assert(reload({ preview = true }))
     assert.equal(1, result.flows_cut)
     assert.matches("cut: out 6 10.0.0.1 port 80", result.text)
-    assert.same({}, calls)
+    assert.same({}, parts.calls)
     assert.equal(1, agent:generation():number())
   end)
 
   it("makes one reload of a storm, and it is the last", function()
     assert.is_true(start())
-    calls = {}
+    parts.calls = {}
     local answers = 0
     for i = 1, 50 do
       write("p.lua", ('allow "tcp to 10.0.0.%d port 80"\n'):format(i))
@@ -365,10 +253,10 @@ describe("the agent", function()
 
   it("lets the fallback take over before a failed enforcer goes", function()
     assert.is_true(start())
-    calls, broken["apply ebpf"] = {}, true
+    parts.calls, parts.broken["apply ebpf"] = {}, true
     assert(reload())
     assert.same({ "open iptables", "apply iptables 2", "temporary iptables 0", "close ebpf false" },
-      { calls[1], calls[2], calls[3], calls[4] })
+      { parts.calls[1], parts.calls[2], parts.calls[3], parts.calls[4] })
     assert.equal("iptables", agent:enforcer().name)
     assert.is_true(has("record reload true fallback: ebpf failed at run time: the map is full"))
     assert.equal(1, agent:status().fallbacks)
@@ -376,7 +264,7 @@ describe("the agent", function()
 
   it("keeps the old generation when the fallback fails too, or none is allowed", function()
     assert.is_true(start())
-    calls, broken["apply ebpf"], broken["apply iptables"] = {}, true, true
+    parts.calls, parts.broken["apply ebpf"], parts.broken["apply iptables"] = {}, true, true
     local result, err = reload()
     assert.is_nil(result)
     assert.matches("the old generation stays in force", err)
@@ -384,20 +272,20 @@ describe("the agent", function()
     assert.equal("ebpf", agent:enforcer().name)
     assert.equal(1, agent:generation():number())
     stop()
-    broken = {}
+    parts.broken = {}
     assert.is_true(start(CONFIG .. 'enforcer "ebpf"'))
-    calls, broken["apply ebpf"] = {}, true
+    parts.calls, parts.broken["apply ebpf"] = {}, true
     assert.is_nil((reload()))
     assert.is_false((has("open iptables")))
   end)
 
   it("switches the enforcer when the config says so, and nothing else", function()
     assert.is_true(start())
-    calls = {}
+    parts.calls = {}
     write("lattice.lua", ((CONFIG .. 'enforcer "iptables"'):gsub("FOLDER", folder)))
     assert(reload())
     assert.same({ "open iptables", "apply iptables 2", "temporary iptables 0", "close ebpf false" },
-      { calls[1], calls[2], calls[3], calls[4] })
+      { parts.calls[1], parts.calls[2], parts.calls[3], parts.calls[4] })
     assert.is_false((has("nat")))
     assert.equal("forced by the config; tried", agent:status().enforcer.reason)
   end)
@@ -412,7 +300,7 @@ describe("the agent", function()
     assert.equal(1, #agent:status().temporary)
     assert(reload())
     assert.equal(1, #agent:temporary_list())
-    calls = {}
+    parts.calls = {}
     while #agent:temporary_list() > 0 do loop.run("once") end
     assert.is_true(has("temporary ebpf 0", "ended (its time is over)"))
   end)
@@ -429,16 +317,16 @@ describe("the agent", function()
     refused("allow", "tcp to any", nil, "needs a ttl")
     refused("allow", "tcp to host.example", 5, "not names")
     refused("allow", "tcp to any\nallow tcp to any", 5, "one line")
-    broken.temporary = true
+    parts.broken.temporary = true
     refused("allow", "tcp to any", 5, "no room")
     assert.same({}, agent:temporary_list())
   end)
 
   it("puts the policy on a device that came back before it is raised", function()
     assert.is_true(start())
-    calls = {}
-    made.device.gone("wf0")
-    made.device.back("wf0")
+    parts.calls = {}
+    parts.made.device.gone("wf0")
+    parts.made.device.back("wf0")
     while not has("back and guarded") do loop.run("once") end
     assert.is_true(has("apply ebpf 1\nraise wf0"))
   end)
