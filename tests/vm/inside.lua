@@ -1,7 +1,7 @@
 -- What the tier "vm" runs in each virtual machine, as root; TAP on stdout. Argument "all": doctor, the unit tests that
--- lean on the kernel, real programs, a few tries of every way round, and what "node" runs. "run": doctor and real programs.
--- "node": the primitives of the node agent, its enforcers against the oracle, the agent on real devices. "refused": user
--- namespaces are off, and `lattice run` says so and runs nothing.
+-- lean on the kernel, real programs, a few tries of every way round. "run": doctor and real programs. "node": the
+-- primitives of the node agent, its enforcers against the oracle, the agent on real devices. "bare": the agent where the
+-- kernel has neither clsact nor WireGuard. "refused": user namespaces are off, and `lattice run` says so and runs nothing.
 package.path = "tests/support/?.lua;" .. package.path
 local steps = require("steps")
 local quote = steps.quote
@@ -111,13 +111,21 @@ local function node()
   end
   spec("tests/agree/tc_spec.lua", "root", "LATTICE_AGREE_SETS=20 ")
   spec("tests/agree/iptables_spec.lua", "root", "LATTICE_AGREE_SETS=4 ")
-  for _, name in ipairs({ "agent_guard", "device", "iptables", "nat", "wireguard", "control" }) do
+  for _, name in ipairs({ "agent_guard", "agent_ends", "device", "iptables", "nat", "wireguard", "wireguard_agent",
+    "control", "events", "repl" }) do
+    spec("tests/e2e/" .. name .. "_spec.lua", "root", "")
+  end
+end
+
+local function bare()
+  for _, name in ipairs({ "iptables", "nat", "wireguard", "wireguard_agent", "control", "events" }) do
     spec("tests/e2e/" .. name .. "_spec.lua", "root", "")
   end
 end
 
 local what = {
   node = node,
+  bare = bare,
   all = function()
     doctor()
     for _, pattern in ipairs({ "test_launcher*", "test_connects*", "test_flows*", "test_dns*" }) do
@@ -125,7 +133,6 @@ local what = {
     end
     programs()
     spec("tests/escape/attacks_spec.lua", "root", "")
-    node()
   end,
   run = function()
     doctor()
