@@ -50,10 +50,8 @@ static __always_inline int load(struct __sk_buff *skb, __u32 at, void *to, __u32
 
 static __always_inline void set_v4(__u8 to[16], __u32 addr)
 {
-	*(__u32 *)(to + 0) = 0;
-	*(__u32 *)(to + 4) = 0;
-	*(__u32 *)(to + 8) = bpf_htonl(0xffff);
-	*(__u32 *)(to + 12) = addr;
+	*(__u64 *)(to + 0) = 0;
+	*(__u64 *)(to + 8) = (__u64)addr << 32 | bpf_htonl(0xffff);
 }
 
 static __always_inline void set_v6(__u8 to[16], const __u32 *from)
@@ -339,11 +337,11 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
  * verifier allows no pointer that is one or the other. */
 static __always_inline void set_plain6(struct lat_tc_key *key, int dir, const __u8 *b)
 {
-	for (int i = 0; i < 16; i += 4) {
-		__u32 src = *(volatile __u32 *)(b + 8 + i), dst = *(volatile __u32 *)(b + 24 + i);
+	for (int i = 0; i < 16; i += 8) {
+		__u64 src = *(volatile __u64 *)(b + 8 + i), dst = *(volatile __u64 *)(b + 24 + i);
 
-		*(__u32 *)(key->local + i) = dir == DIR_OUT ? src : dst;
-		*(__u32 *)(key->remote + i) = dir == DIR_OUT ? dst : src;
+		*(__u64 *)(key->local + i) = dir == DIR_OUT ? src : dst;
+		*(__u64 *)(key->remote + i) = dir == DIR_OUT ? dst : src;
 	}
 }
 

@@ -596,7 +596,7 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct lat_tc_key *k
 
 static __always_inline int guard(struct __sk_buff *skb, int dir)
 {
-	struct packet p;
+	struct packet p __attribute__((aligned(8))); /* cleared by whole words: see set_wide */
 	struct question q;
 	int ask = lat_constants.ask_mark && skb->mark == lat_constants.ask_mark && skb->cb[LAT_TC_CB_ASK] == lat_constants.ask_word;
 	__u32 zero = 0;

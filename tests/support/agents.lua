@@ -27,6 +27,7 @@ function Agents.enforcers(missing)
 end
 
 function Agents.able(name)
+  if name == "ebpf" and os.getenv("LATTICE_NO_EBPF") then return false, os.getenv("LATTICE_NO_EBPF") end
   local p = io.popen(Nodes.latticed_path .. " --version 2>&1")
   local edition = p:read("a"):match("%((%a+)%)")
   p:close()

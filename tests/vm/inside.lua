@@ -120,7 +120,6 @@ end
 local function bare()
   spec("tests/vm/bare_spec.lua", "root", "")
   local why = "the kernel has neither TCX nor clsact"
-  result(true, "root: agents with enforcer ebpf", why)
   for _, name in ipairs({ "iptables", "nat", "wireguard", "wireguard_agent", "control", "events" }) do
     spec("tests/e2e/" .. name .. "_spec.lua", "root", ("LATTICE_NO_EBPF=%s "):format(quote(why)))
   end

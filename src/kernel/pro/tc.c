@@ -2,6 +2,8 @@
 #include "kernel/pro/tc_parts.h"
 #include "base/edition.h"
 #include "base/mem.h"
+#include "kernel/caps.h"
+#include "kernel/caps_impl.h"
 #include "kernel/pro/objects.h"
 #include <fcntl.h>
 #include <net/if.h>
@@ -369,6 +371,18 @@ int lat_tc_forget(const char *pins, const char *device, char *say)
 	return 0;
 }
 
+/* Can a program be put on a device? In a namespace of a child's own; whoever may not make one is told by the device. */
+static int probe_hooks(struct lat_tc *tc)
+{
+	struct lat_cap tcx, clsact;
+
+	if (lat_cap_try(lat_cap_tcx, 10000, &tcx) < 0 || tcx.error == 0 ||
+		lat_cap_try(lat_cap_clsact, 10000, &clsact) < 0 || clsact.error == 0 || clsact.error == EPERM)
+		return 0;
+	lat_tc_say(tc, "the kernel has neither TCX (%s) nor clsact (%s)", strerror(tcx.error), strerror(clsact.error));
+	return -clsact.error;
+}
+
 int lat_tc_probe(char say[LAT_TC_SAY])
 {
 	struct lat_tc_options options = { .flows = 64 };
@@ -383,6 +397,8 @@ int lat_tc_probe(char say[LAT_TC_SAY])
 	r = load(tc, &options);
 	if (r < 0)
 		lat_tc_say(tc, "the kernel did not take the programs: %s", strerror(-r));
+	else
+		r = probe_hooks(tc);
 	release(tc);
 	return r;
 }
