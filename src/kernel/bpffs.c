@@ -41,7 +41,7 @@ struct lat_bpffs {
 	char path[MOST], use[64];
 };
 
-static bool on_bpffs(const char *path)
+bool lat_bpffs_at(const char *path)
 {
 	struct statfs fs;
 
@@ -81,13 +81,13 @@ static int make(const char *path, bool only_find)
 {
 	int r = 0, dir;
 
-	if (only_find && !on_bpffs(path))
+	if (only_find && !lat_bpffs_at(path))
 		return -ENOENT;
-	if (below_usual(path) && !on_bpffs(usual))
+	if (below_usual(path) && !lat_bpffs_at(usual))
 		r = mount_at(usual);
 	if (r == 0)
 		r = make_dirs(path);
-	if (r == 0 && !on_bpffs(path))
+	if (r == 0 && !lat_bpffs_at(path))
 		r = mount_at(path);
 	if (r < 0)
 		return r;
@@ -138,13 +138,18 @@ static void unmount(const char *path)
 		nanosleep(&pause, NULL);
 }
 
-static void unmake(const char *path)
+void lat_bpffs_drop(const char *path)
 {
 	if (is_ours(path) && is_empty(path))
 		unmount(path);
+}
+
+static void unmake(const char *path)
+{
+	lat_bpffs_drop(path);
 	rmdir(path); /* stays while another agent's device is in it */
-	if (below_usual(path) && is_ours(usual) && is_empty(usual))
-		unmount(usual);
+	if (below_usual(path))
+		lat_bpffs_drop(usual);
 }
 
 static _Noreturn void serve(int sock, const char *path)
@@ -259,7 +264,7 @@ int lat_bpffs_open(const char *path, struct lat_bpffs **out)
 		return -ENOMEM;
 	strcpy(fs->path, path);
 	fs->sock = fs->dir = -1;
-	if (on_bpffs(below_usual(path) ? usual : path) && !is_ours(below_usual(path) ? usual : path)) {
+	if (lat_bpffs_at(below_usual(path) ? usual : path) && !is_ours(below_usual(path) ? usual : path)) {
 		*out = fs; /* somebody else mounted it, and it is his to unmount */
 		return 0;
 	}
@@ -305,7 +310,7 @@ static int get(struct lat_bpffs *fs, char question, const char **use)
 	if (fs->sock < 0) {
 		if (question == 'm' && mkdir(fs->path, 0700) < 0 && errno != EEXIST)
 			return -errno;
-		if (!on_bpffs(fs->path))
+		if (!lat_bpffs_at(fs->path))
 			return -ENOENT;
 		*use = fs->path;
 		return 0;

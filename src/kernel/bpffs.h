@@ -11,6 +11,11 @@
 
 struct lat_bpffs;
 
+/* Is the path on a bpffs? */
+bool lat_bpffs_at(const char *path);
+/* Unmounts the bpffs that one of us mounted at the path, in our own mount namespace, if nothing is pinned in it. */
+void lat_bpffs_drop(const char *path);
+
 /* Nothing is mounted yet. path: absolute, below 200 bytes. Before capabilities are given up. 0 or negative errno. */
 int lat_bpffs_open(const char *path, struct lat_bpffs **out);
 /* Makes the directory and mounts where needed; *use (valid until close) is how this process gets at it. 0 or negative

@@ -1,15 +1,14 @@
 /* The directory of one device below the pins: made, locked, filled, removed. Only names that we know are touched. */
 #include "kernel/pro/tc_parts.h"
 #include "base/mem.h"
+#include "kernel/bpffs.h"
 #include <dirent.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define MOUNT_NAME "lattice"
@@ -27,13 +26,6 @@ int lat_tc_netns(uint64_t *inode)
 }
 
 /* ---- the bpffs ---- */
-
-static bool on_bpffs(const char *path)
-{
-	struct statfs fs;
-
-	return statfs(path, &fs) == 0 && (uint32_t)fs.f_type == BPF_FS_MAGIC;
-}
 
 /* mkdir -p; the last one private. */
 static int make_dirs(const char *path)
@@ -58,7 +50,7 @@ static const char usual[] = "/sys/fs/bpf";
 /* The usual place, which the kernel made for a bpffs, wants one before anything can be made below it. */
 static int mount_usual(const char *pins)
 {
-	if (strncmp(pins, usual, sizeof(usual) - 1) != 0 || on_bpffs(usual))
+	if (strncmp(pins, usual, sizeof(usual) - 1) != 0 || lat_bpffs_at(usual))
 		return 0;
 	return mount(MOUNT_NAME, usual, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0 ? -errno : 0;
 }
@@ -89,7 +81,7 @@ static int make_pins(struct lat_tc *tc, const char *pins)
 	if (S_ISDIR(st.st_mode) && (st.st_mode & S_ISVTX)) /* as /sys/fs/bpf may be: what is below is checked */
 		st.st_mode &= ~(mode_t)(S_IWGRP | S_IWOTH);
 	r = check_ours(tc, pins, &st);
-	if (r < 0 || on_bpffs(pins))
+	if (r < 0 || lat_bpffs_at(pins))
 		return r;
 	if (mount(MOUNT_NAME, pins, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") < 0) {
 		r = -errno;
@@ -98,22 +90,6 @@ static int make_pins(struct lat_tc *tc, const char *pins)
 	}
 	tc->mounted = true;
 	return 0;
-}
-
-/* Did one of us mount a bpffs at this directory? */
-static bool our_mount(const char *path)
-{
-	char line[1024], name[256], where[512], type[64];
-	FILE *f = fopen("/proc/self/mounts", "re");
-	bool found = false;
-
-	if (!f)
-		return false;
-	while (!found && fgets(line, sizeof(line), f))
-		found = sscanf(line, "%255s %511s %63s", name, where, type) == 3 && strcmp(name, MOUNT_NAME) == 0 &&
-			strcmp(type, "bpf") == 0 && strcmp(where, path) == 0;
-	fclose(f);
-	return found;
 }
 
 /* ---- the directory ---- */
@@ -167,30 +143,6 @@ int lat_tc_dir_open(struct lat_tc *tc, const char *pins)
 	return r;
 }
 
-/* Nothing in it but what the kernel puts into each bpffs: maps.debug, progs.debug. */
-static bool is_empty(const char *path)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-	bool empty = true;
-
-	if (!d)
-		return false;
-	while (empty && (e = readdir(d)) != NULL) {
-		const char *dot = strrchr(e->d_name, '.');
-
-		empty = dot && (dot[1] == '\0' || strcmp(dot, ".debug") == 0);
-	}
-	closedir(d);
-	return empty;
-}
-
-static void drop_mount(const char *path)
-{
-	if (our_mount(path) && is_empty(path))
-		umount2(path, 0);
-}
-
 void lat_tc_dir_remove(struct lat_tc *tc)
 {
 	char pins[sizeof(tc->path)], *slash;
@@ -204,9 +156,9 @@ void lat_tc_dir_remove(struct lat_tc *tc)
 	if (!slash)
 		return;
 	*slash = '\0';
-	drop_mount(pins);
+	lat_bpffs_drop(pins);
 	rmdir(pins); /* stays if another device is in it */
-	drop_mount(usual);
+	lat_bpffs_drop(usual);
 }
 
 /* ---- pins ---- */
