@@ -213,7 +213,7 @@ _Noreturn void lat_init_main(struct lat_setup *s)
 	/* Nothing of the supervisor's comes along. */
 	syscall(SYS_close_range, 3, s->control - 1, 0);
 	syscall(SYS_close_range, s->control + 1, ~0U, 0);
-	if (s->whole_map)
+	if (lat_setup_waits(s))
 		r = lat_msg_receive(s->control, &msg, NULL, NULL);
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(steps) && !r; i++)
 		r = steps[i](s);

@@ -113,7 +113,6 @@ static int map_from_outside(const struct lat_setup *s, pid_t init)
 {
 	const char *const names[] = { "setgroups", "uid_map", "gid_map" };
 	const char *const texts[] = { "deny", s->uid_map, s->gid_map };
-	const struct lat_msg mapped = { .type = LAT_MSG_GO };
 	int r = 0;
 
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(names) && !r; i++) {
@@ -122,7 +121,26 @@ static int map_from_outside(const struct lat_setup *s, pid_t init)
 		snprintf(path, sizeof(path), "/proc/%d/%s", init, names[i]);
 		r = lat_write_file(path, texts[i]);
 	}
-	return r ? r : lat_msg_send(s->control, &mapped, NULL, 0);
+	return r;
+}
+
+/* What is done to init from outside while it waits, before it does anything. */
+static int prepare_init(const struct lat_setup *s, pid_t init, struct lat_launch_error *e)
+{
+	const struct lat_msg go = { .type = LAT_MSG_GO };
+	char say[256] = "";
+	int r = s->whole_map ? map_from_outside(s, init) : 0;
+
+	if (r)
+		return explain(e, r, true, "user namespace: writing its id maps: %s%s",
+			strerror(-r), userns_hint());
+	if (!lat_setup_waits(s))
+		return 0;
+	r = s->spec->place ? s->spec->place(s->spec->place_ctx, init, say) : 0;
+	if (r)
+		return explain(e, r, false, "cgroup: %s", say[0] ? say : strerror(-r));
+	r = lat_msg_send(s->control, &go, NULL, 0);
+	return r ? explain(e, r, true, "the sandbox's init ended early%s", userns_hint()) : 0;
 }
 
 /* Waits for init's first message. */
@@ -191,11 +209,10 @@ static int take_over(struct lat_setup *s, struct lat_sandbox *sandbox, struct la
 	struct lat_msg msg;
 	int fds[LAT_MSG_MAX_FDS];
 	size_t nfds = LAT_MSG_MAX_FDS;
-	int r = s->whole_map ? map_from_outside(s, sandbox->init) : 0;
+	int r = prepare_init(s, sandbox->init, e);
 
 	if (r)
-		return explain(e, r, true, "user namespace: writing its id maps: %s%s",
-			strerror(-r), userns_hint());
+		return r;
 	r = await_ready(sandbox, &msg, fds, &nfds);
 	if (r)
 		return explain(e, r, true, "the sandbox's init %s%s",

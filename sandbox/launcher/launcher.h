@@ -40,6 +40,10 @@ struct lat_launch_spec {
 	size_t readonly_count;
 	const struct lat_rlimit *rlimits;
 	size_t rlimit_count;
+	/* NULL, or called in the supervisor when init is there and waits: puts it (and so all that comes after it) into its
+	 * cgroups. Negative errno, with say filled, ends the launch. */
+	int (*place)(void *ctx, pid_t init, char say[256]);
+	void *place_ctx;
 	const struct lat_port_span *host_ports; /* loopback ports that are queued instead of staying inside */
 	size_t host_port_count;
 };

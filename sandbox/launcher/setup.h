@@ -55,6 +55,12 @@ struct lat_setup {
 	char warning[244];	/* what it should tell the user */
 };
 
+/* Must init wait for a word from outside before its first step? */
+static inline bool lat_setup_waits(const struct lat_setup *s)
+{
+	return s->whole_map || s->spec->place;
+}
+
 /* Notes what failed and returns error (negative errno). The text gets ": ERRNO text" appended. */
 int lat_setup_fail(struct lat_setup *s, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

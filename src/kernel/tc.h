@@ -28,7 +28,17 @@ struct lat_tc_image {
 	uint8_t keep;
 };
 
+/* Instead of a device, the sockets of a cgroup (v2): the programs of cgroup.bpf.c hang on the group and live as long as it, without
+ * a pin. There is no other side of such a device: "local" is the group's. */
+struct lat_tc_cgroup {
+	const char *path;     /* of the group's directory; NULL: a device is meant */
+	const char *bind;     /* device that every socket is bound to, but for loopback; NULL: none */
+	uint16_t dns_port;    /* on 127.0.0.1: where queries to 127.0.0.53 port 53 go, always allowed; 0: nowhere */
+	bool no_unix;         /* no connect(2) of unix sockets by tasks of the group (kernels from 6.7 on; else -EOPNOTSUPP) */
+};
+
 struct lat_tc_options {
+	struct lat_tc_cgroup cgroup;
 	const char *device;
 	const char *pins;     /* directory; a bpffs is mounted there if it is on none */
 	bool adopt;           /* take over what a dead one left; else -EEXIST if there is something */
