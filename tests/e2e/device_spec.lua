@@ -9,12 +9,7 @@ if not missing and not uv.fs_access("/dev/net/tun", "R") then missing = "/dev/ne
 
 local function test(name, fn)
   if missing then return pending(name, missing) end
-  it(name, function()
-    local nodes = Nodes.new()
-    local ok, err = xpcall(fn, debug.traceback, nodes)
-    nodes:close()
-    if not ok then error(err, 0) end
-  end)
+  it(name, Nodes.within(Nodes.new, fn))
 end
 
 local function start(nodes, text, env)

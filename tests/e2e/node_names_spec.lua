@@ -118,12 +118,7 @@ for enforcer, why in Agents.enforcers(missing) do
   describe("names on the node, by " .. enforcer, function()
     local function test(name, fn)
       if why then return pending(name, why) end
-      it(name, function()
-        local nodes = world(enforcer)
-        local ok, err = xpcall(fn, debug.traceback, nodes)
-        nodes:close()
-        if not ok then error(err, 0) end
-      end)
+      it(name, Agents.within(function() return world(enforcer) end, fn))
     end
 
     test("an answer opens what a rule allows for its name, at once, and nothing else", function(nodes)

@@ -42,12 +42,7 @@ for enforcer, why in Agents.enforcers(missing) do
   describe("latticed with wf0, by " .. enforcer, function()
     local function test(name, fn)
       if why then return pending(name, why) end
-      it(name, function()
-        local nodes = world(enforcer)
-        local ok, err = xpcall(fn, debug.traceback, nodes)
-        nodes:close()
-        if not ok then error(err, 0) end
-      end)
+      it(name, Agents.within(function() return world(enforcer) end, fn))
     end
 
     test("is killed, taken over, and handed over, without a lost packet; a stop removes all", function(nodes)

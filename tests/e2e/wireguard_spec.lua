@@ -14,12 +14,7 @@ if not missing and not (uv.fs_access("/dev/net/tun", "R") and true) then missing
 
 local function test(name, fn)
   if missing then return pending(name, missing) end
-  it(name, function()
-    local nodes = Nodes.new()
-    local ok, err = xpcall(fn, debug.traceback, nodes)
-    nodes:close()
-    if not ok then error(err, 0) end
-  end)
+  it(name, Nodes.within(Nodes.new, fn))
 end
 
 local node_config, write_config, start, joined = wf0.node_config, wf0.write_config, wf0.start, wf0.joined

@@ -18,8 +18,8 @@ allow "in udp from 203.0.113.2, 2001:db8::2 port 53"
 local stateful = [[
 import socket, struct, sys, time
 sys.argv, which = sys.argv[:3] + ["in"], sys.argv[3]
-source = open("tests/support/attacks.py").read().replace("\nmain()\n", "\n")
-exec(source)
+sys.path.insert(0, "tests/support")
+from attacks import *
 node, peer = sys.argv[1:3]
 enter(peer)
 listener = socket.create_server(("203.0.113.2", 8080 if which == "never" else 80))
@@ -63,8 +63,8 @@ for i, name in enumerate(attacks):
 -- Neighbour discovery that the node would forward to the container: prints "got" when the container's stack had it.
 local discovery = [[
 import socket, sys
-source = open("tests/support/attacks.py").read().replace("\nmain()\n", "\n")
-exec(source)
+sys.path.insert(0, "tests/support")
+from attacks import *
 container, peer = sys.argv[1:3]
 far = socket.inet_pton(socket.AF_INET6, "fd18::2")
 enter(container)

@@ -6,7 +6,6 @@ NODE and PEER are network namespaces (names of ip netns) joined by eth0 (203.0.1
 attack carries a mark of its own, which raw sockets of the receiver look for: what its stack delivered, not what the wire
 had. "plain" packets end the wait: the policy lets UDP from port 4000 to port 53 pass.
 """
-import ctypes
 import os
 import select
 import socket
@@ -14,26 +13,12 @@ import struct
 import sys
 import time
 
+from rawnet import checksum, enter
+
 NODE4, PEER4, NODE6, PEER6 = (socket.inet_pton(f, a) for f, a in (
     (socket.AF_INET, "203.0.113.1"), (socket.AF_INET, "203.0.113.2"),
     (socket.AF_INET6, "2001:db8::1"), (socket.AF_INET6, "2001:db8::2")))
 ALLOWED, DENIED = 53, 9999
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def enter(name):
-    with open("/run/netns/" + name) as f:
-        if libc.setns(f.fileno(), 0) != 0:
-            raise OSError(ctypes.get_errno(), "setns " + name)
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class Maker:
@@ -240,4 +225,5 @@ def main():
         print(names[i])
 
 
-main()
+if __name__ == "__main__":
+    main()

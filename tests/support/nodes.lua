@@ -56,6 +56,19 @@ function Nodes.new(opts)
   return self
 end
 
+--- The body of a test in nodes of its own, which are gone after it.
+---@param make fun(): Nodes
+---@param fn fun(nodes: Nodes)
+---@return fun()
+function Nodes.within(make, fn)
+  return function()
+    local nodes = make()
+    local ok, err = xpcall(fn, debug.traceback, nodes)
+    nodes:close()
+    if not ok then error(err, 0) end
+  end
+end
+
 --- Ends what was started and removes everything.
 function Nodes:close()
   self:stop()

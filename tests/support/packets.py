@@ -7,31 +7,16 @@ sends to ADDR, and it passed when PEER's device sees it; an in flow is a packet 
 passed when a raw socket of NODE gets it. NODE is 192.0.2.1 and 2001:db8:ffff::1. A frame of a protocol of our own, behind
 all the others, ends the wait: packets of one sender on one CPU arrive in order.
 """
-import ctypes
 import os
 import select
 import socket
 import struct
 import sys
 
+from rawnet import checksum, enter
+
 NODE4, NODE6 = "192.0.2.1", "2001:db8:ffff::1"
 BARRIER = 0x88B5
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def enter(name):
-    with open("/run/netns/" + name) as f:
-        if libc.setns(f.fileno(), 0) != 0:
-            raise OSError(ctypes.get_errno(), "setns " + name)
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def pseudo(src, dst, proto, length):
