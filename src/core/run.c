@@ -1,4 +1,4 @@
-/* The life of a run: launch, self-check, loop, end. See run.h. */
+/* The life of a run: launch, self-check, loop, end. See run.h; what differs between modes is in run_trap.c and run_wall.c. */
 #include "core/run_private.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -25,6 +25,8 @@ static void on_message(struct lat_run *run, const struct lat_msg *m, const int *
 		run->probe_failed = m->value;
 		break;
 	case LAT_MSG_SOCKETS:
+		if (!run->flows)
+			break;
 		lat_flows_add_sockets(run->flows, fds, nfds);
 		return;
 	case LAT_MSG_EXIT:
@@ -133,7 +135,7 @@ static void on_tick(struct lat_poll_item *item, uint32_t events)
 	if (now - run->ticked_ns < TICK_MS * LAT_NS_PER_MS / 2) /* a busy tick: for the connects alone */
 		return;
 	run->ticked_ns = now;
-	lat_flows_tick(run->flows, now);
+	run->mode->tick(run, now);
 	lat_dns_tick(run->dns, now);
 	lat_pins_expire(run->pins, now);
 	lat_run_questions_tick(run, now);
@@ -196,7 +198,7 @@ static int self_check(struct lat_run *run)
 	for (int i = 0; i < LAT_PROBE_COUNT; i++)
 		if (run->probe_failed & (1 << i))
 			lat_error("self-check: the probe \"%s\" was not refused", names[i]);
-	if (run->probe_failed || !run->probe_refused_call || !run->probe_refused_packet) {
+	if (run->probe_failed || !run->mode->told(run)) {
 		lat_error("the wall does not hold here; the command was not started. See: lattice doctor");
 		return -EPROTO;
 	}
@@ -220,21 +222,14 @@ static void watch(struct lat_run *run, struct lat_poll_item *item, int fd,
 		*error = r;
 }
 
-struct hooks {
-	struct lat_flows_hooks flows;
-	struct lat_connects_hooks connects;
-	struct lat_dns_hooks dns;
-};
-
-static int set_up(struct lat_run *run, struct hooks *hooks)
+static int set_up(struct lat_run *run)
 {
+	struct lat_dns_options dns = { .hooks = &run->hooks.dns, .udp = -1, .tcp = -1 };
 	const struct lat_sandbox *s = &run->sandbox;
 	struct rlimit files;
 	int r, error = 0;
 
-	lat_run_flow_hooks(run, &hooks->flows);
-	lat_run_connect_hooks(run, &hooks->connects);
-	lat_run_dns_hooks(run, &hooks->dns);
+	lat_run_dns_hooks(run, &run->hooks.dns);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -258,22 +253,15 @@ static int set_up(struct lat_run *run, struct hooks *hooks)
 		error = lat_file_watch_new(run->poller, run->options->watch, on_file_change, run, &run->watch);
 	if (error < 0)
 		return error;
-	r = lat_flows_new(&(struct lat_flows_options){ .poller = run->poller, .hooks = &hooks->flows, .queue = s->queue,
-				  .listener = s->listener, .raw4 = s->raw4, .raw6 = s->raw6 },
-		&run->flows);
-	if (r < 0)
-		return r;
-	r = lat_connects_new(&(struct lat_connects_options){ .poller = run->poller, .hooks = &hooks->connects,
-				     .notify = s->notify, .diag = s->diag, .root = s->root },
-		&run->connects);
+	r = run->mode->open(run, &dns);
 	if (r < 0)
 		return r;
 	r = lat_resolver_new(&run->loop, &run->resolver);
 	if (r < 0)
 		return r;
-	return lat_dns_new(&(struct lat_dns_options){ .poller = run->poller, .resolver = run->resolver,
-				   .hooks = &hooks->dns, .udp = s->dns_udp, .tcp = s->dns_tcp },
-		&run->dns);
+	dns.poller = run->poller;
+	dns.resolver = run->resolver;
+	return lat_dns_new(&dns, &run->dns);
 }
 
 static void start_record(struct lat_run *run)
@@ -282,8 +270,8 @@ static void start_record(struct lat_run *run)
 
 	r.who.pid = getpid();
 	r.who.uid = getuid();
-	snprintf(r.text, sizeof(r.text), "mode user, policy \"%.60s\": %.160s",
-		run->policy->spec.name ? run->policy->spec.name : "", run->options->launch.argv[0]);
+	snprintf(r.text, sizeof(r.text), "mode %s, policy \"%.60s\": %.160s",
+		run->mode->name, run->policy->spec.name ? run->policy->spec.name : "", run->options->launch.argv[0]);
 	lat_run_emit(run, &r);
 }
 
@@ -298,6 +286,7 @@ static void tear_down(struct lat_run *run)
 {
 	const struct lat_run_options *o = run->options;
 	struct lat_record r = { .kind = LAT_RECORD_EXIT, .action = LAT_ACTION_ALLOW, .status = run->status };
+	char say[LAT_RUN_SAY] = "";
 	uint64_t lost = 0;
 
 	if (run->dns)
@@ -307,12 +296,14 @@ static void tear_down(struct lat_run *run)
 	if (run->connects)
 		lat_connects_free(run->connects);
 	lat_sandbox_close(&run->sandbox);
+	if (run->mode->end)
+		run->mode->end(run, say);
 	if (run->resolver)
 		lat_resolver_free(run->resolver);
 	if (!lat_worker_stop(run->worker, 2000) && o->stuck)
 		*o->stuck = true;
 	if (run->audit) {
-		snprintf(r.text, sizeof(r.text), "exit status %d", run->status);
+		snprintf(r.text, sizeof(r.text), "exit status %d%s%.200s", run->status, say[0] ? "; " : "", say);
 		lat_run_emit(run, &r);
 		lost = lat_audit_stop(run->audit, 5000);
 	}
@@ -321,13 +312,19 @@ static void tear_down(struct lat_run *run)
 			lat_summary_json(run->summary, stderr, run->status, lost);
 		else
 			lat_summary_print(run->summary, stderr, lost);
+		if (o->verbose && say[0] && !o->json)
+			fprintf(stderr, "lattice: %s\n", say);
 	}
+	run->mode->close(run);
+	lat_run_reload_end(run);
 	lat_file_watch_free(run->watch);
 	drain_uv(&run->loop);
 	lat_pins_free(run->pins);
 	lat_answers_free(run->answers);
 	lat_summary_free(run->summary);
 	lat_policy_unref(run->policy);
+	if (run->routed)
+		run->routed->release(run->routed);
 	free(run->rate_used);
 	free(run->unix_pins);
 	lat_poller_free(run->poller);
@@ -354,7 +351,8 @@ int lat_run(const struct lat_run_options *options)
 {
 	struct lat_run *run = calloc(1, sizeof(*run));
 	struct lat_launch_error error = { .text = "" };
-	struct hooks hooks;
+	struct lat_launch_spec launch = options->launch;
+	char say[LAT_RUN_SAY] = "";
 	const char *target = NULL;
 	sigset_t old;
 	int r, status;
@@ -365,6 +363,7 @@ int lat_run(const struct lat_run_options *options)
 		return LAT_RUN_FAILED;
 	}
 	run->options = options;
+	run->mode = &lat_run_trap;
 	run->status = LAT_RUN_FAILED;
 	run->tick.fd = -1;
 	run->policy = lat_policy_ref(options->policy);
@@ -381,7 +380,14 @@ int lat_run(const struct lat_run_options *options)
 	}
 	/* The child's signal mask is the caller's: launched before ours are blocked. No thread exists yet: the launcher's
 	 * children may allocate. */
-	r = lat_launch(&options->launch, &run->sandbox, &error);
+	r = run->mode->prepare(run, &launch, say);
+	if (r < 0) {
+		if (options->failure)
+			*options->failure = r;
+		lat_error("%s; the command was not started", say[0] ? say : strerror(-r));
+		goto out;
+	}
+	r = lat_launch(&launch, &run->sandbox, &error);
 	if (r < 0) {
 		lat_error("%s%s", error.text[0] ? error.text : strerror(-r),
 			error.missing_feature ? " (lattice doctor tells what this host lacks)" : "");
@@ -389,13 +395,13 @@ int lat_run(const struct lat_run_options *options)
 	}
 	prctl(PR_SET_DUMPABLE, 0); /* nothing of the same uid may attach to us, inside or outside */
 	run->signals.fd = block_signals(&old);
-	r = set_up(run, &hooks);
+	r = set_up(run);
 	if (r < 0) {
 		lat_error("cannot set up the supervisor: %s; the command was not started", strerror(-r));
 		goto unblock;
 	}
 	r = lat_audit_start(&(struct lat_audit_options){ .run_name = options->name, .run_id = options->run_id,
-				    .mode = "user", .policy = run->policy->spec.name, .routes = options->routes,
+				    .mode = run->mode->name, .policy = run->policy->spec.name, .routes = options->routes,
 				    .route_count = options->route_count },
 		&run->audit, &target);
 	if (r < 0) {
@@ -432,6 +438,7 @@ unblock:
 	free(run);
 	return status;
 out:
+	run->mode->close(run);
 	uv_loop_close(&run->loop);
 no_loop:
 	lat_summary_free(run->summary);

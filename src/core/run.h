@@ -1,10 +1,12 @@
-/* One run of a command in user mode, from launch to exit status: the supervisor. It owns the sandbox, the flow engine,
- * the mediator of connects, DNS, audit and the policy in force, on one poller and one libuv loop (for the resolver). */
+/* One run of a command, from launch to exit status: the supervisor. It owns the sandbox, the flow engine (user mode) or the
+ * cgroup and its programs (kernel mode), the mediator of connects, DNS, audit and the policy in force, on one poller and one
+ * libuv loop (for the resolver). */
 #ifndef LAT_CORE_RUN_H
 #define LAT_CORE_RUN_H
 #include "core/audit.h"
 #include "core/policy.h"
 #include "core/worker.h"
+#include "kernel/cgroup.h"
 #include "launcher/launcher.h"
 
 /* What a reload brings beside the policy (struct lat_answer.extra): freed by the run with release(). */
@@ -22,6 +24,11 @@ struct lat_run_options {
 	size_t route_count;
 	const struct lat_worker_ops *worker; /* handlers and reload */
 	const char *const *watch;       /* NULL, or files (NULL-terminated): a change of one reloads the policy */
+	bool kernel;                    /* kernel mode: in the host's network, in a cgroup whose programs judge; the policy (and
+	                                 * those of reloads) must have kept its entries */
+	const char *device;             /* kernel mode: what every socket is bound to, but for loopback; or NULL */
+	struct lat_cgroup_limits limits; /* kernel mode */
+	int *failure;                   /* NULL, or set to the negative errno that kept kernel mode from being made */
 	bool audit_only;                /* let everything pass, record what would have been denied */
 	bool learn;                     /* the same, and names are always resolved, private answers included */
 	bool notices;                   /* a line on stderr for the first refusal of each destination */

@@ -1,5 +1,5 @@
-/* The state of a run, shared by run.c (life), run_judge.c, run_connect.c, run_dns.c, run_unix.c (decisions and records) and
- * run_reload.c (generations). */
+/* The state of a run, shared by run.c (life), run_trap.c and run_wall*.c (what is particular to a mode), run_judge.c,
+ * run_connect.c, run_dns.c, run_unix.c (decisions and records) and run_reload.c (generations). */
 #ifndef LAT_CORE_RUN_PRIVATE_H
 #define LAT_CORE_RUN_PRIVATE_H
 #include "core/answers.h"
@@ -13,10 +13,33 @@
 #include <sys/stat.h>
 
 #define LAT_RUN_PENDING 512
+#define LAT_RUN_SAY 1024
 /* A question older than this is denied, whatever the policy thread does. */
 #define LAT_QUESTION_TIMEOUT_NS (30ull * 1000000000ull)
 
+struct lat_run;
 struct lat_run_flow;
+struct lat_wall;
+
+/* What is particular to a mode: run_trap.c (user), run_wall.c (kernel). */
+struct lat_run_mode {
+	const char *name;
+	/* Before the launch. What goes wrong is told in say; what was made, `close` takes away. */
+	int (*prepare)(struct lat_run *run, struct lat_launch_spec *spec, char say[LAT_RUN_SAY]);
+	/* The sandbox waits: the engine, the mediator of connects, and the sockets on which DNS is answered. */
+	int (*open)(struct lat_run *run, struct lat_dns_options *dns);
+	void (*tick)(struct lat_run *run, uint64_t now_ns);
+	/* Of the self-check: has the wall said that it refused the probe? */
+	bool (*told)(struct lat_run *run);
+	/* A reload's policy is to come into force. 0; 1: lat_run_taken follows; negative errno with say filled: the old one
+	 * still is. */
+	int (*take)(struct lat_run *run, struct lat_policy *policy, char say[LAT_RUN_SAY]);
+	/* It is run->policy now: ends the open flows that it denies. How many. */
+	size_t (*cut)(struct lat_run *run);
+	/* Everything inside has ended: the last records. NULL: none. */
+	void (*end)(struct lat_run *run, char say[LAT_RUN_SAY]);
+	void (*close)(struct lat_run *run);
+};
 
 struct lat_pending {
 	struct lat_question question; /* question.id 0: free slot */
@@ -26,10 +49,13 @@ struct lat_pending {
 
 struct lat_run {
 	const struct lat_run_options *options;
+	const struct lat_run_mode *mode;
+	struct lat_wall *wall;     /* kernel mode; else NULL */
 	struct lat_poller *poller;
 	uv_loop_t loop;
 	struct lat_sandbox sandbox;
-	struct lat_flows *flows;
+	struct lat_flows *flows;   /* user mode; else NULL */
+	struct { struct lat_flows_hooks flows; struct lat_connects_hooks connects; struct lat_dns_hooks dns; } hooks;
 	struct lat_connects *connects;
 	struct lat_dns *dns;
 	struct lat_resolver *resolver;
@@ -54,6 +80,8 @@ struct lat_run {
 	struct lat_unix_pin { dev_t dev; ino_t ino; } *unix_pins;
 	size_t unix_pin_count;
 	uint32_t next_generation;
+	struct { struct lat_policy *policy; struct lat_run_reload *extra; uint32_t *rate_used; } next; /* of a reload under way */
+	struct lat_run_reload *routed; /* whose routes the audit has; NULL: those of the options */
 	bool reloading, reload_again, reload_due; /* due: a watched file changed; at the next tick */
 	bool probing, probe_refused_call, probe_refused_packet, probed;
 	int probe_failed;          /* LAT_MSG_PROBED's value */
@@ -74,6 +102,8 @@ struct lat_run_flow {
 	bool passed, audit_only;
 	bool told; /* the VERDICT record is written */
 };
+
+extern const struct lat_run_mode lat_run_trap;
 
 /* Fill hooks with ctx = run: run_judge.c, run_connect.c, run_dns.c. */
 void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows);
@@ -113,6 +143,10 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *question, 
 /* run_reload.c: asks for a new generation; its arrival; questions of the old one are asked again. */
 void lat_run_reload(struct lat_run *run);
 void lat_run_reloaded(struct lat_run *run, struct lat_answer *answer);
+/* The reload's policy is in force in the wall (error 0), or is not, and the old one still is. */
+void lat_run_taken(struct lat_run *run, int error, const char *why);
+/* The run ends: frees what a reload under way has. */
+void lat_run_reload_end(struct lat_run *run);
 /* Puts a question to the policy thread. 0, or negative errno (deny). */
 int lat_run_ask(struct lat_run *run, struct lat_question *question);
 /* Questions beyond their time are denied. */

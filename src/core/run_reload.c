@@ -25,27 +25,6 @@ void lat_run_reload(struct lat_run *run)
 	run->reloading = true;
 }
 
-/* Judges a live flow under the new policy: what it denies is cut. */
-static bool keep(void *ctx, struct lat_flow_info *info)
-{
-	struct lat_run *run = ctx;
-	struct lat_run_flow *rf = info->user;
-	struct lat_verdict v;
-	struct lat_question q;
-	char text[256];
-
-	if (!rf || lat_run_lenient(run))
-		return true;
-	if (!rf->passed) /* not decided yet: its question is asked again */
-		return true;
-	/* The pin of the name that it was opened by may have ended since; for this look only it holds. */
-	if (rf->name[0])
-		lat_pins_add(run->pins, &info->flow.remote, rf->name, lat_now_ns() + LAT_NS_PER_MS);
-	if (lat_run_judge(run, &info->flow, &rf->who, false, &v, &q, text) == 1)
-		return true; /* the new policy would ask: what was answered stays */
-	return lat_verdict_passes(&v);
-}
-
 static void requestion(struct lat_run *run)
 {
 	for (unsigned i = 0; i < LAT_RUN_PENDING; i++) {
@@ -83,74 +62,103 @@ static void requestion(struct lat_run *run)
 	}
 }
 
-static int use_host_ports(struct lat_run *run, const struct lat_policy *policy)
+static int use_routes(struct lat_run *run, const struct lat_run_reload *extra, char say[LAT_RUN_SAY])
 {
-	lat_autofree struct lat_port_span *spans = calloc(policy->spec.host_port_count + 1, sizeof(*spans));
+	const struct lat_run_options *o = run->options;
+	const char *target = NULL;
+	int r = lat_audit_reroute(run->audit, extra ? extra->routes : o->routes, extra ? extra->route_count : o->route_count,
+		&target);
 
-	if (!spans)
-		return -ENOMEM;
-	for (size_t i = 0; i < policy->spec.host_port_count; i++)
-		spans[i] = (struct lat_port_span){ policy->spec.host_ports[i].lo, policy->spec.host_ports[i].hi,
-			policy->spec.host_ports[i].proto };
-	return lat_launch_host_ports(&run->sandbox, spans, policy->spec.host_port_count);
+	if (r < 0)
+		snprintf(say, LAT_RUN_SAY, "cannot open audit sink %.180s: %s", target ? target : "", strerror(-r));
+	return r;
 }
 
-void lat_run_reloaded(struct lat_run *run, struct lat_answer *a)
+static void tell(struct lat_run *run, uint8_t action, uint32_t generation, const char *text)
 {
-	struct lat_record r = { .kind = LAT_RECORD_RELOAD, .action = LAT_ACTION_ALLOW };
-	struct lat_run_reload *extra = a->extra;
-	const char *target = NULL;
-	uint32_t *rate_used = NULL;
-	size_t cut = 0;
-	int e = 0;
+	struct lat_record r = { .kind = LAT_RECORD_RELOAD, .action = action, .generation = generation };
 
-	run->reloading = false;
-	if (a->failed || !a->policy) {
-		r.action = LAT_ACTION_DENY;
-		snprintf(r.text, sizeof(r.text), "%.255s", a->text);
-		lat_error("reload refused, the old policy stays: %s", a->text);
-		goto out;
-	}
-	/* Everything that can fail comes before the swap. */
-	rate_used = calloc(a->policy->spec.rule_count + 1, sizeof(*rate_used));
-	if (!rate_used) {
-		e = -ENOMEM;
-		snprintf(r.text, sizeof(r.text), "out of memory");
-	} else if ((e = use_host_ports(run, a->policy)) < 0) {
-		snprintf(r.text, sizeof(r.text), "cannot change the host ports of the trap: %s", strerror(-e));
-	} else if (extra && (e = lat_audit_reroute(run->audit, extra->routes, extra->route_count, &target)) < 0) {
-		snprintf(r.text, sizeof(r.text), "cannot open audit sink %.180s: %s", target ? target : "", strerror(-e));
-		use_host_ports(run, run->policy); /* if that fails too, they stay queued and judged by the old policy */
-	}
-	if (e < 0) {
-		free(rate_used);
-		r.action = LAT_ACTION_DENY;
-		lat_error("reload refused, the old policy stays: %s", r.text);
-		lat_policy_unref(a->policy);
-		goto out;
-	}
-	lat_policy_unref(run->policy);
-	run->policy = a->policy;
-	run->next_generation = a->policy->generation + 1;
-	free(run->rate_used);
-	run->rate_used = rate_used;
-	lat_answers_clear(run->answers);
-	requestion(run);
-	if (!run->policy->spec.keep_established)
-		cut = lat_flows_sweep(run->flows, keep, run);
-	r.generation = run->policy->generation;
-	snprintf(r.text, sizeof(r.text), "policy \"%.100s\" loaded: %zu rules, %zu open connections cut",
-		run->policy->spec.name ? run->policy->spec.name : "", run->policy->spec.rule_count, cut);
-	if ((run->options->notices || run->options->verbose) && lat_log_ready())
-		fprintf(stderr, "lattice: generation %u: %s\n", run->policy->generation, r.text);
-out:
+	snprintf(r.text, sizeof(r.text), "%.255s", text);
 	lat_run_emit(run, &r);
-	if (extra)
-		extra->release(extra);
+	run->reloading = false;
 	if (run->reload_again) {
 		run->reload_again = false;
 		lat_run_reload(run);
 	}
+}
+
+void lat_run_reload_end(struct lat_run *run)
+{
+	lat_policy_unref(run->next.policy);
+	free(run->next.rate_used);
+	if (run->next.extra)
+		run->next.extra->release(run->next.extra);
+	memset(&run->next, 0, sizeof(run->next));
+}
+
+static void refuse(struct lat_run *run, const char *why)
+{
+	lat_error("reload refused, the old policy stays: %s", why);
+	lat_run_reload_end(run);
+	tell(run, LAT_ACTION_DENY, 0, why);
+}
+
+void lat_run_taken(struct lat_run *run, int error, const char *why)
+{
+	char text[LAT_RUN_SAY];
+	size_t cut = 0;
+
+	if (error < 0) {
+		if (run->next.extra) /* should that fail, too: the records go where the new policy wants them */
+			use_routes(run, run->routed, text);
+		refuse(run, why);
+		return;
+	}
+	lat_policy_unref(run->policy);
+	free(run->rate_used);
+	if (run->next.extra && run->routed)
+		run->routed->release(run->routed);
+	run->policy = run->next.policy;
+	run->rate_used = run->next.rate_used;
+	run->routed = run->next.extra ? run->next.extra : run->routed;
+	memset(&run->next, 0, sizeof(run->next));
+	run->next_generation = run->policy->generation + 1;
+	lat_answers_clear(run->answers);
+	requestion(run);
+	if (!run->policy->spec.keep_established)
+		cut = run->mode->cut(run);
+	snprintf(text, sizeof(text), "policy \"%.100s\" loaded: %zu rules, %zu open connections cut",
+		run->policy->spec.name ? run->policy->spec.name : "", run->policy->spec.rule_count, cut);
+	if ((run->options->notices || run->options->verbose) && lat_log_ready())
+		fprintf(stderr, "lattice: generation %u: %s\n", run->policy->generation, text);
+	tell(run, LAT_ACTION_ALLOW, run->policy->generation, text);
+}
+
+/* Everything that can fail comes before the swap; what a mode puts in force comes last of it. */
+void lat_run_reloaded(struct lat_run *run, struct lat_answer *a)
+{
+	char say[LAT_RUN_SAY] = "";
+	int r;
+
+	run->next.extra = a->extra;
+	if (a->failed || !a->policy) {
+		refuse(run, a->text);
+		return;
+	}
+	run->next.policy = a->policy;
+	run->next.rate_used = calloc(a->policy->spec.rule_count + 1, sizeof(*run->next.rate_used));
+	if (!run->next.rate_used) {
+		refuse(run, "out of memory");
+		return;
+	}
+	r = run->next.extra ? use_routes(run, run->next.extra, say) : 0;
+	if (r < 0) {
+		refuse(run, say);
+		return;
+	}
+	r = run->mode->take(run, run->next.policy, say);
+	if (r <= 0)
+		lat_run_taken(run, r, say[0] ? say : strerror(-r));
 }
 
 void lat_run_worker_done(void *ctx, struct lat_answer *a)
