@@ -50,7 +50,7 @@ struct lat_audit {
 	struct routing *current; /* the writer's */
 	uint64_t lost;           /* by sinks that ended */
 	_Atomic uint64_t sinks_lost; /* by all sinks, as of the last flush */
-	char *run_name, *run_id, *mode, *policy, host[256];
+	char *run_name, *run_id, *mode, *passed_over, *policy, host[256];
 	struct lat_audit_context context;
 	struct lat_record *queue;
 };
@@ -307,6 +307,7 @@ static void audit_free(struct lat_audit *a)
 	free(a->run_name);
 	free(a->run_id);
 	free(a->mode);
+	free(a->passed_over);
 	free(a->policy);
 	free(a);
 }
@@ -352,9 +353,10 @@ int lat_audit_start(const struct lat_audit_options *o, struct lat_audit **out, c
 	r = r ? r : copy_text(&a->run_name, o->run_name);
 	r = r ? r : copy_text(&a->run_id, o->run_id);
 	r = r ? r : copy_text(&a->mode, o->mode);
+	r = r ? r : copy_text(&a->passed_over, o->passed_over);
 	r = r ? r : copy_text(&a->policy, o->policy);
 	a->context = (struct lat_audit_context){ .run_name = a->run_name, .run_id = a->run_id, .mode = a->mode,
-		.policy = a->policy, .host = a->host };
+		.passed_over = a->passed_over, .policy = a->policy, .host = a->host };
 	if (r == 0)
 		r = routing_new(NULL, &a->context, o->routes, o->route_count, &a->current, failed_target);
 	if (r == 0) {

@@ -21,6 +21,7 @@ struct lat_audit_options {
 	const char *run_name;  /* --name or the command's base name */
 	const char *run_id;    /* unique for this run */
 	const char *mode;      /* "user" */
+	const char *passed_over; /* NULL, or why each stronger mode was passed over: told in the START record */
 	const char *policy;    /* policy's name */
 	const struct lat_audit_route *routes;
 	size_t route_count;
@@ -52,7 +53,7 @@ uint64_t lat_audit_stop(struct lat_audit *audit, int timeout_ms);
  * kind "loss" with lost >= k: so a reader can say "complete", or name the gap, even of a filtered sink. metadata.sequence is
  * the record's number in the run. */
 struct lat_audit_context {
-	const char *run_name, *run_id, *mode, *policy, *host;
+	const char *run_name, *run_id, *mode, *passed_over, *policy, *host;
 	uint64_t line; /* 0: left out */
 };
 int lat_record_ocsf(const struct lat_record *record, const struct lat_audit_context *context, char *buf, size_t size);

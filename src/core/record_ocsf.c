@@ -261,6 +261,8 @@ static void put_own(struct lat_json *j, const struct lat_record *r, const struct
 		lat_json_int(j, "status", r->status);
 	put_text(j, "run", c->run_name);
 	put_text(j, "mode", c->mode);
+	if (r->kind == LAT_RECORD_START)
+		put_text(j, "passed_over", c->passed_over);
 	lat_json_close(j, '}');
 	lat_json_close(j, '}');
 }

@@ -401,7 +401,8 @@ int lat_run(const struct lat_run_options *options)
 		goto unblock;
 	}
 	r = lat_audit_start(&(struct lat_audit_options){ .run_name = options->name, .run_id = options->run_id,
-				    .mode = run->mode->name, .policy = run->policy->spec.name, .routes = options->routes,
+				    .mode = run->mode->name, .passed_over = options->passed_over,
+				    .policy = run->policy->spec.name, .routes = options->routes,
 				    .route_count = options->route_count },
 		&run->audit, &target);
 	if (r < 0) {

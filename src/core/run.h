@@ -18,6 +18,7 @@ struct lat_run_reload {
 
 struct lat_run_options {
 	const char *name, *run_id;      /* --name; unique id for the audit */
+	const char *passed_over;        /* NULL, or why each stronger mode was passed over: for the start record */
 	struct lat_launch_spec launch;
 	struct lat_policy *policy;      /* generation 1; the run takes its own reference */
 	const struct lat_audit_route *routes;

@@ -80,7 +80,7 @@ struct run_state {
 	struct lat_run_options options;
 	struct lat_worker_ops ops;
 	char **lists[4]; /* argv, hide, readonly, watch: NULL-terminated, malloc'ed */
-	char *name, *run_id, *own_routes;
+	char *name, *run_id, *own_routes, *passed_over;
 	struct lat_rlimit rlimits[16];
 	struct lat_port_span *ports;
 	struct lat_audit_route *routes;
@@ -103,6 +103,7 @@ static void run_close(void *object)
 	free(s->name);
 	free(s->run_id);
 	free(s->own_routes);
+	free(s->passed_over);
 	free(s->ports);
 	lat_loader_routes_free(s->routes, s->route_count);
 	free(s);
@@ -306,6 +307,7 @@ static int l_run(lua_State *L)
 	o->launch.host_port_count = p->host_port_count;
 	o->name = s->name = field_string(L, "name");
 	o->run_id = s->run_id = field_string(L, "run_id");
+	o->passed_over = s->passed_over = field_string(L, "passed_over");
 	s->own_routes = field_string(L, "audit");
 	r = all_routes(s->own_routes, g->info, &s->routes, &s->route_count);
 	if (r < 0)

@@ -90,7 +90,7 @@ end
 
 --- Inside steps, within `change`: another enforcer takes over. Its rules are in force before the old one is let go; when it
 --- fails, the old one stays as it is.
----@param choice lattice.enforcer.Choice
+---@param choice lattice.choice.Choice
 ---@param generation lattice.policies.Generation
 function Agent:switch(choice, generation)
   local old = self.enforcing

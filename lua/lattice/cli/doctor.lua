@@ -108,6 +108,28 @@ local function print_node(node, out)
   out:print(table.concat(parts, "; ") .. ".")
 end
 
+--- What each mode of `lattice run` says of this host, from the probes that were made.
+---@param findings lattice.doctor.Finding[]
+---@return lattice.choice.Candidate[] modes
+---@return string? chosen  by --mode auto
+local function examine_modes(findings)
+  local select_ = require("lattice.sandbox.select")
+  local known = {}
+  for _, f in ipairs(findings) do known[f.name] = f end
+  local modes = select_.probe(select_.host(true, known))
+  local chosen = select_.choose({ name = "auto" }, modes)
+  return modes, chosen and chosen.name
+end
+
+local function print_modes(modes, chosen, out)
+  for _, mode in ipairs(modes) do
+    local mark = mode.ok and out:paint("green", "yes") or out:paint("yellow", "no ")
+    local what = mode.reason or mode.only_forced or mode.detail or ""
+    out:print(("%s  mode %-19s %s"):format(mark, mode.name, what):match("^(.-)%s*$"))
+  end
+  out:print(chosen and ("`lattice run` takes mode %s."):format(chosen) or "`lattice run` finds no mode that works.")
+end
+
 function M.run(args, out)
   if not args.timeout or args.timeout < 1 or args.timeout > 60000 then
     out:message("--timeout takes 1 to 60000 milliseconds")
@@ -119,14 +141,17 @@ function M.run(args, out)
   local can_run = #missing == 0
   local ok = {}
   for _, f in ipairs(findings) do ok[f.name] = f.ok end
+  local modes, chosen = examine_modes(findings)
   local node = facts.node(ok, require("lattice.sys").version().edition)
   if args.json then
     local json = require "lattice.json"
     out:json("doctor", { run = can_run, missing = json.array(missing), features = findings,
+      modes = modes, mode = chosen,
       node = { enforcers = json.array(node.enforcers), without = json.array(node.without), wireguard = node.wireguard } })
   else
     for _, f in ipairs(findings) do print_finding(f, out) end
     out:print("")
+    print_modes(modes, chosen, out)
     out:print(can_run and out:paint("green", "lattice run works here.")
       or out:paint("red", "lattice run cannot work here: ") .. table.concat(missing, ", "))
     print_node(node, out)

@@ -1,4 +1,4 @@
--- lattice run: a command under a policy, without privileges.
+-- lattice run: a command under a policy, in the strongest mode that the caller may have.
 local M = {
   name = "run",
   summary = "Run a command that reaches only what a policy names.",
@@ -6,6 +6,7 @@ local M = {
     "lattice run --allow 'tcp to api.example.com port 443' -- curl https://api.example.com",
     "lattice run --policy coding-agent --audit agent.jsonl -- agent",
     "lattice run --learn my.lua -- npm install",
+    "lattice run --mode user -v -- make          # never another mode, whoever calls; -v says why",
     "kill -HUP PID-OF-LATTICE      # reload the policy",
   },
   rest = "COMMAND [ARGS]", -- the dashes may be left out
@@ -26,6 +27,11 @@ function M.args(parser)
     :argname("FILE")
   parser:option("--learn", "Let everything pass, record it, and write a policy for it."):argname("FILE")
   parser:flag("--audit-only", "Let everything pass, record what would have been denied.")
+  parser:option("-m --mode", "auto: the strongest that works here (lattice doctor tells which); any other: that one, "
+    .. "or nothing runs. What each holds: docs/modes.md."):argname("MODE"):default("auto")
+    :choices({ "auto", "kernel", "user", "gvisor", "preload" })
+  parser:option("--mode-script", "A Lua file that chooses: its ... is a list of { name, ok, reason }, it returns a name.")
+    :argname("FILE")
   parser:option("-n --name", "The run's name in the audit (default: the command's)."):argname("NAME")
   parser:flag("--allow-missing-limits", "Start although some limits cannot be enforced here.")
   parser:flag("--watch", "Reload the policy when one of its files changes.")
@@ -36,6 +42,7 @@ end
 local takes_value = {
   ["-p"] = true, ["--policy"] = true, ["-a"] = true, ["--allow"] = true, ["-d"] = true, ["--deny"] = true,
   ["--audit"] = true, ["--learn"] = true, ["-n"] = true, ["--name"] = true, ["--color"] = true,
+  ["-m"] = true, ["--mode"] = true, ["--mode-script"] = true,
 }
 
 --- The command begins after `--`, or with the first word that is no option, as with env and sudo.
@@ -95,6 +102,29 @@ local function scratch(sandbox)
   return nil, "no free name in " .. dir
 end
 
+--- The mode: said with -v, and why it is not a stronger one.
+---@return lattice.choice.Choice?
+---@return string? error
+local function choose_mode(args)
+  local modes = require("lattice.sandbox.select")
+  local wish = { name = args.mode }
+  if args.mode_script then
+    if args.mode ~= "auto" then return nil, "--mode and --mode-script are two answers to one question" end
+    local script, why = modes.script(args.mode_script)
+    if not script then return nil, why end
+    wish.script = script
+  end
+  local chosen, refused = modes.select(wish)
+  if not chosen then return nil, refused .. ". The command was not started; see lattice doctor" end
+  if args.verbose then
+    io.stderr:write("lattice: mode ", chosen.name, ": ", chosen.reason, "\n")
+    for _, one in ipairs(chosen.passed_over) do
+      io.stderr:write("lattice: not ", one.name, ": ", one.reason, "\n")
+    end
+  end
+  return chosen, modes.reasons(chosen)
+end
+
 -- Writes the policy that the records tell.
 local function learn(args, log)
   local ok, result, why = pcall(function()
@@ -132,6 +162,8 @@ function M.run(args)
     io.stderr:write(why, "\n")
     return fail("the policy was refused, the command was not started")
   end
+  local mode, passed_over = choose_mode(args)
+  if not mode then return fail(passed_over) end
   local info = json.decode(generation:info())
   local held, missing = split_limits(info.limits)
   if #missing > 0 then
@@ -166,7 +198,7 @@ function M.run(args)
 
   local status, message = sandbox.run(generation, {
     argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
-    hide = hide, readonly = readonly, rlimits = held,
+    hide = hide, readonly = readonly, rlimits = held, passed_over = passed_over,
     watch = args.watch and readonly or nil,
     audit_only = args.audit_only, learn = args.learn ~= nil,
     notices = not args.quiet and (args.verbose or (sys.isatty(2) and not args.json)),

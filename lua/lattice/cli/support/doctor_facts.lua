@@ -1,4 +1,6 @@
 -- What each probe of lattice.caps does, what needs it, and the fix where there is one.
+local userns = require "lattice.sandbox.userns"
+
 local M = {}
 
 ---@class lattice.doctor.Fact
@@ -95,14 +97,6 @@ M.facts = {
     how = "wireguard-go --version", fix = "apt-get install wireguard-go" },
 }
 
-local function read(path)
-  local file = io.open(path, "r")
-  if not file then return nil end
-  local text = file:read("l")
-  file:close()
-  return text
-end
-
 -- What `latticed` would build on, from the strongest to the weakest.
 local hooks = { { "tcx", "TCX" }, { "clsact", "clsact" } }
 local backends = { { "iptables_nft", "nft" }, { "iptables_legacy", "legacy" } }
@@ -147,20 +141,6 @@ M.in_user_namespace = {
   nf_tables = true, nfqueue = true, nfqueue_compat = true, tproxy = true, tun_device = true,
 }
 
--- Settings that are known to be the cause, asked for on this host.
-local function userns_cause()
-  if read("/proc/sys/kernel/unprivileged_userns_clone") == "0" then
-    return "sysctl -w kernel.unprivileged_userns_clone=1 (it is 0 here)"
-  end
-  if read("/proc/sys/user/max_user_namespaces") == "0" then
-    return "sysctl -w user.max_user_namespaces=10000 (it is 0 here)"
-  end
-  if read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1" then
-    return "AppArmor restricts user namespaces here: install a profile for lattice with `userns,` "
-      .. "(/etc/apparmor.d), or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-  end
-end
-
 --- What to do about a probe that failed.
 ---@param name string
 ---@param code string?
@@ -168,7 +148,7 @@ end
 function M.fix(name, code)
   local namespace = name == "user_namespace" or M.in_user_namespace[name]
   if namespace and (code == "EPERM" or code == "EACCES" or code == "ENOSPC") then
-    local cause = userns_cause()
+    local cause = userns.cause()
     if cause then return cause end
   end
   local fact = M.facts[name]
