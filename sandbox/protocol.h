@@ -29,6 +29,7 @@ enum lat_probe {
 	LAT_PROBE_PACKET,    /* socket(AF_PACKET) */
 	LAT_PROBE_USERNS,    /* unshare(CLONE_NEWUSER) */
 	LAT_PROBE_IO_URING,  /* io_uring_setup */
+	LAT_PROBE_CGROUP,    /* a cgroup mount that can be written, or its cgroup.procs opened for writing */
 	LAT_PROBE_COUNT
 };
 

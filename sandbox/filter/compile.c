@@ -85,16 +85,18 @@ static int number(uint32_t arch, const char *call)
 	return nr >= 0 ? nr : nr > -10000 ? -EINVAL : -ENOENT;
 }
 
-/* All rows of one call; the accumulator holds the call's number before and, if it is another call,
- * after. */
-static int emit_call(
-	struct lat_filter *f, uint32_t nr, const struct lat_filter_rule *rules, size_t count)
+/* All rows of one call that are of this kind; the accumulator holds the call's number before and, if
+ * it is another call, after. */
+static int emit_call(struct lat_filter *f, enum lat_filter_kind kind, uint32_t nr,
+	const struct lat_filter_rule *rules, size_t count)
 {
 	size_t jump = f->count;
 	bool closed = false;
 	int r = emit(f, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, nr);
 
-	for (size_t i = 0; i < count && !r; i++) {
+	for (size_t i = 0; i < count && !r && !closed; i++) {
+		if (rules[i].kinds && !(rules[i].kinds & kind))
+			continue;
 		r = emit_rule(f, &rules[i]);
 		closed = rules[i].when[0].op == LAT_FILTER_NONE;
 	}
@@ -108,7 +110,7 @@ static int emit_call(
 	return 0;
 }
 
-static int emit_arch(struct lat_filter *f, uint32_t arch)
+static int emit_arch(struct lat_filter *f, enum lat_filter_kind kind, uint32_t arch)
 {
 	size_t jump, i, n;
 	int r = load(f, offsetof(struct seccomp_data, arch));
@@ -135,7 +137,7 @@ static int emit_arch(struct lat_filter *f, uint32_t arch)
 		if (nr == -EINVAL)
 			r = nr;
 		else if (nr >= 0)
-			r = emit_call(f, (uint32_t)nr, rules, n);
+			r = emit_call(f, kind, (uint32_t)nr, rules, n);
 	}
 	if (!r)
 		r = ret(f, SECCOMP_RET_ALLOW);
@@ -144,17 +146,17 @@ static int emit_arch(struct lat_filter *f, uint32_t arch)
 	return r;
 }
 
-int lat_filter_build(struct lat_filter *f)
+int lat_filter_build(struct lat_filter *f, enum lat_filter_kind kind)
 {
 	uint32_t native = seccomp_arch_native();
 	int r;
 
 	f->count = 0;
-	r = emit_arch(f, native);
+	r = emit_arch(f, kind, native);
 	if (!r && native == SCMP_ARCH_X86_64)
-		r = emit_arch(f, SCMP_ARCH_X86);
+		r = emit_arch(f, kind, SCMP_ARCH_X86);
 	if (!r && native == SCMP_ARCH_AARCH64)
-		r = emit_arch(f, SCMP_ARCH_ARM);
+		r = emit_arch(f, kind, SCMP_ARCH_ARM);
 	if (!r)
 		r = ret(f, SECCOMP_RET_ERRNO | ENOSYS);
 	return r;

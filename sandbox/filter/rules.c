@@ -4,6 +4,7 @@
 #include "filter/filter.h"
 #include "base/mem.h"
 #include <errno.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -37,8 +38,9 @@
 	}
 /* clang-format on */
 
-static const char exotic[] = "a family whose sockets do not end in the trap";
-static const char trapped[] = "its packets end in the trap";
+static const char exotic[] = "a family whose sockets the wall does not see";
+static const char trapped[] = "its packets end in the trap, or are judged by the group's programs";
+static const char judged[] = "an address of IP's length: the group's programs judge it";
 static const char mediated[] = "its connects are mediated";
 static const char namespaces[] =
 	"a namespace of its own has its own rules and more kernel behind it";
@@ -50,6 +52,8 @@ static const char terminal[] = "types into the operator's terminal";
 
 /* clang-format off */
 const struct lat_filter_rule lat_filter_rules[] = {
+	{ "connect", ALLOW, { IS(2, sizeof(struct sockaddr_in)) }, judged, LAT_FILTER_TABLES },
+	{ "connect", ALLOW, { IS(2, sizeof(struct sockaddr_in6)) }, judged, LAT_FILTER_TABLES },
 	{ "connect", SECCOMP_RET_USER_NOTIF, { { 0 } }, "early errno, identity, AF_UNIX by mediation" },
 
 	{ "socket", ALLOW, { IS(0, AF_UNIX), TYPE(SOCK_STREAM) }, mediated },
@@ -57,8 +61,8 @@ const struct lat_filter_rule lat_filter_rules[] = {
 	{ "socket", NO(ESOCKTNOSUPPORT), { IS(0, AF_UNIX) }, "each sendto re-aims it" },
 	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, 0) }, trapped },
 	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_TCP) }, trapped },
-	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, trapped },
-	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET), TYPE(SOCK_STREAM) }, "SCTP and the like" },
+	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, trapped, LAT_FILTER_TRAP },
+	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET), TYPE(SOCK_STREAM) }, "SCTP and the like; MPTCP's extra flows" },
 	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, 0) }, trapped },
 	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, IPPROTO_UDP) }, trapped },
 	{ "socket", ALLOW, { IS(0, AF_INET), TYPE(SOCK_DGRAM), IS(2, IPPROTO_ICMP) }, trapped },
@@ -67,8 +71,8 @@ const struct lat_filter_rule lat_filter_rules[] = {
 	{ "socket", NO(ESOCKTNOSUPPORT), { IS(0, AF_INET) }, exotic },
 	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, 0) }, trapped },
 	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_TCP) }, trapped },
-	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, trapped },
-	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET6), TYPE(SOCK_STREAM) }, "SCTP and the like" },
+	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_STREAM), IS(2, IPPROTO_MPTCP) }, trapped, LAT_FILTER_TRAP },
+	{ "socket", NO(EPROTONOSUPPORT), { IS(0, AF_INET6), TYPE(SOCK_STREAM) }, "SCTP and the like; MPTCP's extra flows" },
 	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, 0) }, trapped },
 	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, IPPROTO_UDP) }, trapped },
 	{ "socket", ALLOW, { IS(0, AF_INET6), TYPE(SOCK_DGRAM), IS(2, IPPROTO_ICMPV6) }, trapped },
@@ -92,6 +96,8 @@ const struct lat_filter_rule lat_filter_rules[] = {
 	{ "ioctl", NO(EPERM), { IS(1, TIOCCONS) }, terminal },
 	{ "ioctl", NO(EPERM), { IS(1, SIOCGSKNS_NUMBER) }, "the network namespace behind a socket" },
 	{ "ioctl", NO(EPERM), { IS(1, TUNGETDEVNETNS_NUMBER) }, "the network namespace behind a device" },
+	{ "ioctl", NO(EPERM), { IS(1, TUNSETIFF) }, "a device that belongs to nobody is anybody's to write to" },
+	{ "ioctl", NO(EPERM), { IS(1, TUNSETQUEUE) }, "a device that belongs to nobody is anybody's to write to" },
 
 	{ "clone", NO(EPERM), { ANY(0, NEW_NAMESPACES) }, namespaces },
 	{ "clone3", NO(ENOSYS), { { 0 } }, "flags in memory: libc falls back to clone" },

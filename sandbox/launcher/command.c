@@ -10,7 +10,6 @@
 #include <sys/resource.h>
 #include <stdbool.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -76,42 +75,6 @@ static void set_limits(struct lat_setup *s)
 	}
 }
 
-/* May a socket go in as standard input or output? A connected unix stream or sequenced-packet
- * socket may: it is how libuv and sshd make pipes, and it can be aimed at nothing else (connect
- * says EISCONN). Any other socket is the host's network, or (unix datagrams) could be. */
-static bool harmless_socket(int fd)
-{
-	struct sockaddr_un peer;
-	socklen_t len = sizeof(peer);
-	int domain = 0, type = 0;
-	socklen_t n = sizeof(domain);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) || domain != AF_UNIX)
-		return false;
-	n = sizeof(type);
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) ||
-		(type != SOCK_STREAM && type != SOCK_SEQPACKET))
-		return false;
-	/* Without a peer it was never connected, or (errno ECONNRESET and the like) is past use. */
-	return getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
-}
-
-static void replace_sockets(void)
-{
-	for (int fd = 0; fd < 3; fd++) {
-		struct stat st;
-		int null;
-
-		if (!fstat(fd, &st) && (!S_ISSOCK(st.st_mode) || harmless_socket(fd)))
-			continue;
-		null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (null != fd && (null < 0 || dup2(null, fd) < 0))
-			close(fd);
-		else if (null == fd)
-			fcntl(fd, F_SETFD, 0);
-	}
-}
-
 /* Is there a file of this name on PATH? execvpe says EACCES also for a folder on PATH that may not
  * be searched. */
 static bool on_path(const char *name)
@@ -138,7 +101,7 @@ _Noreturn static void become(struct lat_setup *s)
 	const char *name = s->spec->argv[0];
 	int r;
 
-	replace_sockets();
+	lat_stdio_clean();
 	set_limits(s);
 	/* On exec, not now: a failure still has to be told. */
 	if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC)) {

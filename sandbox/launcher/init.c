@@ -69,16 +69,28 @@ static int start_command(struct lat_setup *s)
 	return 0;
 }
 
-static int (*const steps[])(struct lat_setup *) = {
-	lat_identity_outer,
-	die_with_supervisor,
-	lat_network_up,
-	lat_sockets_open,
-	lat_trap_install,
-	lat_network_sysctls,
-	lat_mounts_set,
-	open_root,
-	start_command,
+/* Where init is now is the root of what the sandbox knows of cgroups. */
+static int enter_cgroup_namespace(struct lat_setup *s)
+{
+	if (s->spec->place && unshare(CLONE_NEWCGROUP))
+		return lat_setup_fail(s, -errno, "cgroup namespace");
+	return 0;
+}
+
+static const struct {
+	int (*run)(struct lat_setup *);
+	bool trap; /* not in the host's network */
+} steps[] = {
+	{ lat_identity_outer, false },
+	{ die_with_supervisor, false },
+	{ enter_cgroup_namespace, false },
+	{ lat_network_up, true },
+	{ lat_sockets_open, true },
+	{ lat_trap_install, true },
+	{ lat_network_sysctls, true },
+	{ lat_mounts_set, false },
+	{ open_root, false },
+	{ start_command, false },
 };
 
 static int report_ready(struct lat_setup *s)
@@ -216,7 +228,8 @@ _Noreturn void lat_init_main(struct lat_setup *s)
 	if (lat_setup_waits(s))
 		r = lat_msg_receive(s->control, &msg, NULL, NULL);
 	for (size_t i = 0; i < LAT_ARRAY_SIZE(steps) && !r; i++)
-		r = steps[i](s);
+		if (!steps[i].trap || s->spec->network == LAT_NETWORK_TRAP)
+			r = steps[i].run(s);
 	sigemptyset(&all);
 	sigaddset(&all, SIGCHLD);
 	signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);

@@ -6,11 +6,14 @@
 #include "launcher/trap.h"
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <net/if.h>
+#include <linux/netlink.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -63,10 +66,13 @@ static const char *userns_hint(void)
 static bool inside_a_sandbox(void)
 {
 	struct sockaddr_in own = { .sin_family = AF_INET };
+	struct ifreq lo = { .ifr_name = "lo" };
 	lat_autoclose int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
 	inet_pton(AF_INET, LAT_PROBE_ADDR4, &own.sin_addr);
-	return fd >= 0 && !bind(fd, (struct sockaddr *)&own, sizeof(own));
+	/* While lo is down there is no table of one's own addresses, and any may be bound. */
+	return fd >= 0 && !bind(fd, (struct sockaddr *)&own, sizeof(own)) &&
+	       !ioctl(fd, SIOCGIFFLAGS, &lo) && lo.ifr_flags & IFF_UP;
 }
 
 static bool has_ipv6(void)
@@ -83,6 +89,9 @@ static int plan(struct lat_setup *s, struct lat_launch_error *e)
 
 	if (!spec->argv || !spec->argv[0])
 		return explain(e, -EINVAL, false, "no command given");
+	if (spec->network == LAT_NETWORK_HOST && !spec->place)
+		return explain(e, -EINVAL, false,
+			"the host's network without a group whose programs judge it");
 	if (inside_a_sandbox())
 		return explain(e, -EPERM, false,
 			"this process is already inside a Lattice sandbox, and sandboxes do not "
@@ -93,11 +102,15 @@ static int plan(struct lat_setup *s, struct lat_launch_error *e)
 	if (r)
 		return explain(e, r, false, "%s", s->failure.text);
 	lat_mounts_plan(s);
-	r = lat_filter_build(&s->filter);
+	r = lat_filter_build(&s->filter, spec->network == LAT_NETWORK_TRAP ? LAT_FILTER_TRAP
+					 : spec->ask		       ? LAT_FILTER_ASK
+								       : LAT_FILTER_TABLES);
 	if (r)
 		return explain(e, r, false, "seccomp filter: %s",
 			r == -E2BIG ? "too long"
 				    : "libseccomp gives no number for one of its calls");
+	if (spec->network == LAT_NETWORK_HOST)
+		return 0;
 	r = lat_trap_build(&s->trap[0], s->ipv6, true, spec->host_ports, spec->host_port_count);
 	if (!r)
 		r = lat_trap_build(
@@ -233,8 +246,9 @@ static int take_over(struct lat_setup *s, struct lat_sandbox *sandbox, struct la
 
 static int start(struct lat_setup *s, struct lat_sandbox *sandbox, struct lat_launch_error *e)
 {
-	const unsigned long flags = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID |
-				    CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD;
+	const unsigned long trap = s->spec->network == LAT_NETWORK_TRAP ? CLONE_NEWNET : 0;
+	const unsigned long flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC |
+				    CLONE_NEWUTS | CLONE_PIDFD | trap;
 	const char *hint;
 	int pair[2], pidfd = -1, r;
 
@@ -275,6 +289,12 @@ int lat_launch(
 	s->spec = spec;
 	memset(s->given, 0xff, sizeof(s->given));
 	r = plan(s, error);
+	if (!r && spec->network == LAT_NETWORK_HOST) {
+		sandbox.diag = lat_sockets_netlink(NETLINK_SOCK_DIAG);
+		if (sandbox.diag < 0)
+			r = explain(error, sandbox.diag, false, "sock_diag netlink socket: %s",
+				strerror(-sandbox.diag));
+	}
 	if (!r)
 		r = start(s, &sandbox, error);
 	if (!r && fcntl(sandbox.control, F_SETFL, O_NONBLOCK))

@@ -1,8 +1,11 @@
-/* Builds the sandbox of user mode and holds the command in it until the supervisor says go.
+/* Builds the sandbox and holds the command in it until the supervisor says go.
  *
  * Two processes inside: `init` (pid 1 of the new pid namespace, root of the first user namespace, owner of the trap
  * network namespace) and the command (in a nested user namespace, own uid, no capability, seccomp filter). The supervisor
- * stays outside and gets descriptors of sockets that init made inside. No Lua, no loop here. */
+ * stays outside and gets descriptors of sockets that init made inside. No Lua, no loop here.
+ *
+ * In kernel mode there is no trap: the command is in the host's network namespace, and the wall is what the caller's `place`
+ * hangs on the group that it puts init into. */
 #ifndef LAT_SANDBOX_LAUNCHER_H
 #define LAT_SANDBOX_LAUNCHER_H
 #include <stdbool.h>
@@ -31,7 +34,16 @@
 struct lat_rlimit { int resource; rlim_t value; };
 struct lat_port_span { uint16_t lo, hi; uint8_t proto; };
 
+/* Which network namespace the command is in. */
+enum lat_launch_network {
+	LAT_NETWORK_TRAP, /* one of its own, in which every address is local (user mode) */
+	LAT_NETWORK_HOST  /* the caller's (kernel mode): needs `place`; no listener, queue, nft, raw or DNS sockets */
+};
+
 struct lat_launch_spec {
+	enum lat_launch_network network;
+	bool ask;                      /* host's network: every connect(2) is notified, not only those whose address has a
+	                                  length that IP has none of (16 and 28 else pass, for the programs to judge) */
 	char *const *argv;             /* NULL-terminated; argv[0] is looked up in PATH */
 	const char *const *hide;       /* absolute paths that the command must not see (an empty read-only file or
 	                                  directory is mounted over each that exists) */
@@ -41,7 +53,7 @@ struct lat_launch_spec {
 	const struct lat_rlimit *rlimits;
 	size_t rlimit_count;
 	/* NULL, or called in the supervisor when init is there and waits: puts it (and so all that comes after it) into its
-	 * cgroups. Negative errno, with say filled, ends the launch. */
+	 * cgroups. Negative errno, with say filled, ends the launch. init then makes its cgroup namespace there. */
 	int (*place)(void *ctx, pid_t init, char say[256]);
 	void *place_ctx;
 	const struct lat_port_span *host_ports; /* loopback ports that are queued instead of staying inside */
@@ -56,7 +68,7 @@ struct lat_sandbox {
 	int notify;      /* seccomp listener: connect(2) of the command and its children, before exec already installed */
 	int listener;    /* TCP, AF_INET6 dual-stack, IP(V6)_TRANSPARENT: TPROXY target; getsockname = original destination */
 	int queue;       /* nfnetlink socket bound to queue 0 in copy-packet mode: first packets; dropped if nobody listens */
-	int diag;        /* NETLINK_SOCK_DIAG of the trap namespace (inet and unix) */
+	int diag;        /* NETLINK_SOCK_DIAG of the command's network namespace (inet and unix) */
 	int nft;         /* NETLINK_NETFILTER of the trap namespace, to change the host-port set */
 	int raw4, raw6;  /* raw sockets with header included, to answer ICMP echo inside */
 	int dns_udp, dns_tcp; /* LAT_TRAP_DNS port 53; dns_tcp listens */

@@ -55,13 +55,6 @@ void lat_mounts_plan(struct lat_setup *s)
 		s->cwd[0] = '\0';
 }
 
-static int make_readonly(const char *path)
-{
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
-
-	return syscall(SYS_mount_setattr, AT_FDCWD, path, 0, &attr, sizeof(attr)) ? -errno : 0;
-}
-
 static int bind_over(const char *from, const char *to)
 {
 	return mount(from, to, NULL, MS_BIND, NULL) ? -errno : 0;
@@ -127,14 +120,14 @@ static int hide(struct lat_setup *s, const char *path)
 	return r ? lat_setup_fail(s, r, "mounts: hiding %s", path) : 0;
 }
 
-static int protect(struct lat_setup *s, const char *path)
+int lat_mounts_protect(struct lat_setup *s, const char *path)
 {
 	int r = bind_over(path, path);
 
 	if (r == -ENOENT)
 		return 0;
 	if (!r)
-		r = make_readonly(path);
+		r = lat_mounts_readonly(path);
 	return r ? lat_setup_fail(s, r, "mounts: making %s read-only", path) : 0;
 }
 
@@ -161,7 +154,7 @@ static int bind_files(struct lat_setup *s)
 	if (!r && !access("/etc/nsswitch.conf", F_OK))
 		r = replace(s, STAGE "/nsswitch.conf", "/etc/nsswitch.conf", s->nsswitch);
 	for (size_t i = 0; i < spec->readonly_count && !r; i++)
-		r = protect(s, spec->readonly[i]);
+		r = lat_mounts_protect(s, spec->readonly[i]);
 	for (size_t i = 0; i < spec->hide_count && !r; i++)
 		r = hide(s, spec->hide[i]);
 	if (r)
@@ -170,27 +163,6 @@ static int bind_files(struct lat_setup *s)
 		return lat_setup_fail(s, -errno, "mounts: tmpfs read-only");
 	if (umount2(STAGE, MNT_DETACH))
 		return lat_setup_fail(s, -errno, "mounts: taking the tmpfs away");
-	return 0;
-}
-
-/* Files of /proc and /sys that a command with the uid of root could write, capabilities or not. */
-static int protect_kernel(struct lat_setup *s)
-{
-	static const char *const paths[] = { "/proc/sys", "/proc/sysrq-trigger", "/proc/irq",
-		"/proc/bus", "/proc/fs", "/proc/acpi", "/proc/asound", "/proc/driver", "/proc/mtrr",
-		"/proc/scsi" };
-	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
-
-	for (size_t i = 0; i < LAT_ARRAY_SIZE(paths); i++) {
-		int r = protect(s, paths[i]);
-
-		if (r)
-			return r;
-	}
-	if (syscall(SYS_mount_setattr, AT_FDCWD, "/sys", AT_RECURSIVE, &attr, sizeof(attr)) &&
-		errno != EINVAL &&
-		errno != ENOENT) /* EINVAL: not a mount, so nothing to write there */
-		return lat_setup_fail(s, -errno, "mounts: making /sys read-only");
 	return 0;
 }
 
@@ -211,11 +183,16 @@ int lat_mounts_set(struct lat_setup *s)
 		return lat_setup_fail(s, -errno,
 			"mounts: /proc of the sandbox (inside a container its /proc must not be "
 			"masked)");
-	r = protect_kernel(s);
+	r = lat_kernelfs_protect(s);
 	if (r)
 		return r;
-	/* The old working directory may lie below what is hidden now. */
-	if (s->cwd[0] == '/' && chdir(s->cwd))
-		lat_setup_warn(s, "working directory %.100s cannot be entered inside", s->cwd);
+	/* The old working directory may lie below what is hidden now, or have no path here: then it may be
+	 * in a mount that none of this has touched. */
+	if (!s->cwd[0] || chdir(s->cwd)) {
+		lat_setup_warn(s, "working directory %.100s cannot be entered inside",
+			s->cwd[0] ? s->cwd : "(it has been removed)");
+		if (!s->cwd[0] && chdir("/"))
+			return lat_setup_fail(s, -errno, "entering /");
+	}
 	return 0;
 }

@@ -2,11 +2,12 @@
  * the command's process use their copies after it. After the fork nothing here allocates memory:
  * the caller may have had other threads.
  *
- *   launch.c    the supervisor's side                 init.c      pid 1: set-up as a list of steps,
- * then serving identity.c  user namespaces, capabilities         netlink.c   lo, addresses, routes,
- * sysctls trap.c      netfilter rules                       sockets.c   what the supervisor gets
- *   mounts.c    the view of the files                 command.c   the confined process until exec
- *   probe.c     the self-check                        protocol.c  messages */
+ *   launch.c    the supervisor's side       init.c      pid 1: a list of steps, then serving
+ *   identity.c  user namespaces, powers     netlink.c   lo, addresses, routes, sysctls
+ *   trap.c      netfilter rules             sockets.c   what the supervisor gets
+ *   mounts.c    the view of the files       kernelfs.c  ... and of the kernel's
+ *   command.c   the process until exec      stdio.c     what it may have as 0, 1 and 2
+ *   probe.c     the self-check              protocol.c  messages */
 #ifndef LAT_SANDBOX_SETUP_H
 #define LAT_SANDBOX_SETUP_H
 #include "filter/filter.h"
@@ -85,8 +86,21 @@ int lat_network_sysctls(struct lat_setup *s);
 int lat_trap_install(struct lat_setup *s);
 int lat_sockets_open(struct lat_setup *s);
 int lat_mounts_set(struct lat_setup *s);
+/* Shows the file or folder read-only at its place; one that is not there is fine. */
+int lat_mounts_protect(struct lat_setup *s, const char *path);
+/* Makes the mount read-only that has its root at path. 0 or negative errno. */
+int lat_mounts_readonly(const char *path);
+/* The kernel's own file systems: nothing there can be written, and bpffs is not seen. */
+int lat_kernelfs_protect(struct lat_setup *s);
+/* Calls each for every mount that is seen here, until it returns other than 0. Returns that, or
+ * negative errno. */
+int lat_kernelfs_each(int (*each)(void *ctx, const char *point, const char *type), void *ctx);
+/* Is it a file system of cgroups (statfs(2))? */
+bool lat_kernelfs_is_cgroup(long type);
 /* While the sandbox lives: one transparent UDP socket, or negative errno. */
 int lat_sockets_udp(bool ipv6);
+/* A bound netlink socket of this network namespace, or negative errno. */
+int lat_sockets_netlink(int protocol);
 
 /* Life of the processes; neither returns. */
 _Noreturn void lat_init_main(struct lat_setup *s);
@@ -95,6 +109,8 @@ _Noreturn void lat_command_main(struct lat_setup *s);
 int lat_identity_inner(struct lat_setup *s, pid_t pid);
 /* Gives up every capability of the command's process, for good. */
 int lat_identity_drop(struct lat_setup *s);
+/* Puts the null device in place of what must not come in as descriptor 0, 1 or 2. */
+void lat_stdio_clean(void);
 /* The self-check, in the command's process: a bit set of enum lat_probe that was not refused; *ran:
  * how many were tried. */
 int lat_probe_run(const struct lat_setup *s, uint32_t *ran);

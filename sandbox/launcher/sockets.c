@@ -61,7 +61,7 @@ static int open_listener(struct lat_setup *s)
 	return lat_take_fd(&fd);
 }
 
-static int open_netlink(int protocol)
+int lat_sockets_netlink(int protocol)
 {
 	lat_autoclose int fd = socket(AF_NETLINK, SOCK_RAW | NONBLOCK, protocol);
 	struct sockaddr_nl local = { .nl_family = AF_NETLINK };
@@ -74,7 +74,7 @@ static int open_netlink(int protocol)
 /* Binds queue 0 to the socket, whole packets. Without a reader the kernel drops what is queued. */
 static int open_queue(void)
 {
-	lat_autoclose int fd = open_netlink(NETLINK_NETFILTER);
+	lat_autoclose int fd = lat_sockets_netlink(NETLINK_NETFILTER);
 	const struct nfqnl_msg_config_cmd bind_it = { .command = NFQNL_CFG_CMD_BIND };
 	const struct nfqnl_msg_config_params whole = { htonl(0xffff), NFQNL_COPY_PACKET };
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
@@ -142,8 +142,8 @@ int lat_sockets_open(struct lat_setup *s)
 	} made[] = {
 		{ LAT_GIVEN_LISTENER, "transparent listener (TPROXY)", open_listener(s) },
 		{ LAT_GIVEN_QUEUE, "binding netfilter queue 0 (NFQUEUE)", open_queue() },
-		{ LAT_GIVEN_DIAG, "sock_diag netlink socket", open_netlink(NETLINK_SOCK_DIAG) },
-		{ LAT_GIVEN_NFT, "netfilter netlink socket", open_netlink(NETLINK_NETFILTER) },
+		{ LAT_GIVEN_DIAG, "sock_diag netlink socket", lat_sockets_netlink(NETLINK_SOCK_DIAG) },
+		{ LAT_GIVEN_NFT, "netfilter netlink socket", lat_sockets_netlink(NETLINK_NETFILTER) },
 		{ LAT_GIVEN_RAW4, "raw socket", open_raw(AF_INET) },
 		{ LAT_GIVEN_DNS_UDP, "UDP socket on " LAT_TRAP_DNS " port 53",
 			open_dns(SOCK_DGRAM) },

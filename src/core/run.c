@@ -180,7 +180,8 @@ static int loop_until(struct lat_run *run, const bool *flag, uint64_t deadline_n
 /* The probe in the command's place must be refused by each layer, and the supervisor must have seen it refused. */
 static int self_check(struct lat_run *run)
 {
-	static const char *const names[] = { "connect", "MSG_FASTOPEN", "UDP", "AF_PACKET", "user namespace", "io_uring" };
+	static const char *const names[] = { "connect", "MSG_FASTOPEN", "UDP", "AF_PACKET", "user namespace", "io_uring",
+		"cgroup" };
 	_Static_assert(LAT_ARRAY_SIZE(names) == LAT_PROBE_COUNT, "a name for each probe");
 	int r;
 
