@@ -1,13 +1,20 @@
 /* Probes: control groups that the caller may divide, and BPF programs that it may load. See caps.h. */
 #include "kernel/caps_impl.h"
 #include "base/mem.h"
+#include "kernel/cgroup.h"
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/sched.h>
+#include <netinet/in.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 /* ---- control groups ---- */
 
@@ -111,14 +118,21 @@ int lat_cap_cgroup1(char *detail, size_t size)
 
 /* ---- BPF ---- */
 
-static int load(uint32_t type, uint32_t attach)
+static int sys_bpf(int command, union bpf_attr *attr)
 {
-	static const struct bpf_insn code[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
+	long r = syscall(SYS_bpf, command, attr, sizeof(*attr));
+
+	return r < 0 ? -errno : (int)r;
+}
+
+/* A program that returns `value`. */
+static int load(uint32_t type, uint32_t attach, int32_t value)
+{
+	const struct bpf_insn code[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = value },
 		{ .code = BPF_JMP | BPF_EXIT },
 	};
 	union bpf_attr attr;
-	int fd;
 
 	memset(&attr, 0, sizeof(attr));
 	attr.prog_type = type;
@@ -126,19 +140,69 @@ static int load(uint32_t type, uint32_t attach)
 	attr.insns = (uintptr_t)code;
 	attr.insn_cnt = LAT_ARRAY_SIZE(code);
 	attr.license = (uintptr_t)"GPL";
-	fd = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
-	if (fd < 0)
-		return -errno;
-	close(fd);
-	return 0;
+	return sys_bpf(BPF_PROG_LOAD, &attr);
 }
 
 int lat_cap_bpf_tc(char *detail, size_t size)
 {
-	return load(BPF_PROG_TYPE_SCHED_CLS, 0);
+	lat_autoclose int fd = load(BPF_PROG_TYPE_SCHED_CLS, 0, 1);
+
+	return fd < 0 ? fd : 0;
+}
+
+/* Does a member of the group get the error of a program that refuses each connect? Born into the group: to be moved
+ * there takes a grace period of RCU, 15 ms and more. */
+static int refused_in(int group)
+{
+	const struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	struct clone_args args = { .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)group };
+	long pid = syscall(SYS_clone3, &args, sizeof(args));
+	int fd, status;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		_exit(fd < 0 || connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0 ? errno : 0);
+	}
+	while (waitpid((pid_t)pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == EPERM ? 0 : -ENOMSG;
 }
 
 int lat_cap_bpf_cgroup(char *detail, size_t size)
 {
-	return load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT);
+	lat_autoclose int program = load(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT, 0), dir = -1;
+	struct lat_cgroup_options options = { .programs = true };
+	char name[32], say[LAT_CGROUP_SAY] = "";
+	struct lat_cgroup *group;
+	union bpf_attr attr;
+	int r;
+
+	if (program < 0) {
+		snprintf(detail, size, "the program cannot be loaded: %s", strerror(-program));
+		return program;
+	}
+	snprintf(name, sizeof(name), "probe-%d", (int)getpid());
+	options.name = name;
+	r = lat_cgroup_make(&options, &group, say);
+	if (r < 0) {
+		snprintf(detail, size, "%.*s", (int)size - 1, say);
+		return r;
+	}
+	dir = open(lat_cgroup_path(group), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	memset(&attr, 0, sizeof(attr));
+	attr.target_fd = (uint32_t)dir;
+	attr.attach_bpf_fd = (uint32_t)program;
+	attr.attach_type = BPF_CGROUP_INET4_CONNECT;
+	r = dir < 0 ? -errno : sys_bpf(BPF_PROG_ATTACH, &attr);
+	if (r < 0)
+		snprintf(detail, size, "the program cannot be attached to a group: %s", strerror(-r));
+	else
+		r = refused_in(dir);
+	if (r == -ENOMSG)
+		snprintf(detail, size, "an attached program is not asked");
+	lat_cgroup_close(group);
+	return r;
 }

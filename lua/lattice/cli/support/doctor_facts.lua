@@ -68,7 +68,7 @@ M.facts = {
   bpf_tc = { needed_for = "the ebpf enforcer (pro)",
     how = "a tc program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
   bpf_cgroup = { needed_for = "kernel mode (pro)",
-    how = "a cgroup/connect4 program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
+    how = "a connect in a group of its own, refused by a program attached to it", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
   tcx = { needed_for = "the ebpf enforcer's hooks (or clsact)",
     how = "a program on lo of a network namespace counts a packet", fix = "Linux >= 6.6, as root; clsact serves" },
   clsact = { needed_for = "the ebpf enforcer's hooks (or tcx)",
