@@ -46,7 +46,12 @@ static bool may_map(void)
 	struct __user_cap_data_struct d[2];
 	uint32_t need = 1u << CAP_SETUID | 1u << CAP_SETGID;
 
-	return !syscall(SYS_capget, &h, d) && (d[0].effective & need) == need &&
+	if (syscall(SYS_capget, &h, d))
+		return false;
+	/* The files in /proc of one that is not dumpable (file capabilities make it so) are root's. */
+	if (prctl(PR_GET_DUMPABLE) != 1)
+		need |= 1u << CAP_DAC_OVERRIDE;
+	return (d[0].effective & need) == need &&
 	       (d[CAP_TO_INDEX(CAP_SETFCAP)].effective & CAP_TO_MASK(CAP_SETFCAP));
 }
 

@@ -1,62 +1,13 @@
-/* The launcher in the host's network (kernel mode): the command stays in the caller's network namespace
- * and in the group that it was put into, can leave neither, and the filter lets through only the
- * connects that the group's programs judge. "The host" is a network namespace of this test. */
-#include "support/sandbox.h"
+/* The launcher in the host's network (kernel mode): the command cannot leave its group, and the filter
+ * lets through only the connects that the group's programs judge. */
+#include "support/host_sandbox.h"
 #include <linux/bpf.h>
 #include <linux/magic.h>
 #include <netinet/in.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 
-#define COUNT(a) (sizeof(a) / sizeof(*(a)))
-#define GROUP "lattice-test-launcher"
-
-static char folder[] = "/tmp/lattice-test-XXXXXX";
-static char group[256]; /* "": there is none (not root, no cgroup2) */
-
-static void join_path(char *out, size_t size, const char *dir, const char *name)
-{
-	if ((size_t)snprintf(out, size, "%s/%s", dir, name) >= size)
-		abort();
-}
-
-static int read_text(const char *path, char *out, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, out, size - 1);
-
-	close(fd);
-	out[n > 0 ? n : 0] = '\0';
-	return n < 0 ? -1 : 0;
-}
-
-/* ---- inside: 0, or the line of what is wrong ---- */
-
-#define WRONG (__LINE__ % 251 ?: 1)
-
-static int in_place(const char *arg)
-{
-	char text[4096];
-
-	if (readlink("/proc/self/ns/net", text, sizeof(text)) <= 0 || strncmp(text, arg, strlen(arg)))
-		return WRONG;
-	/* The group is the root of the cgroup namespace. */
-	if (read_text("/proc/self/cgroup", text, sizeof(text)))
-		return WRONG;
-	if (group[0] && !strstr(text, "0::/\n"))
-		return WRONG;
-	if (read_text("/proc/self/status", text, sizeof(text)))
-		return WRONG;
-	if (!strstr(text, "CapEff:\t0000000000000000\n") || !strstr(text, "CapBnd:\t0000000000000000\n") ||
-		!strstr(text, "NoNewPrivs:\t1\n") || !strstr(text, "Seccomp:\t2\n"))
-		return WRONG;
-	if (read_text("/etc/resolv.conf", text, sizeof(text)) ||
-		strcmp(text, "nameserver " LAT_TRAP_DNS "\n"))
-		return WRONG;
-	return getpid() == 2 ? 0 : WRONG;
-}
+/* ---- inside ---- */
 
 static int check_mount(const char *point)
 {
@@ -255,92 +206,6 @@ static int in_stdin_is_file(const char *arg)
 
 /* ---- outside ---- */
 
-struct placing {
-	int error, calls;
-	bool kill_it;
-	pid_t init;
-	int cgroup_ns_before; /* init was still in the caller's cgroup namespace */
-};
-
-static int place(void *ctx, pid_t init, char say[256])
-{
-	struct placing *p = ctx;
-	char path[300], own[64] = "", its[64] = "", pid[16];
-	int fd;
-
-	p->calls++;
-	p->init = init;
-	snprintf(path, sizeof(path), "/proc/%d/ns/cgroup", init);
-	if (readlink("/proc/self/ns/cgroup", own, sizeof(own) - 1) > 0 &&
-		readlink(path, its, sizeof(its) - 1) > 0)
-		p->cgroup_ns_before = !strcmp(own, its);
-	if (p->kill_it)
-		kill(init, SIGKILL);
-	if (p->error)
-		snprintf(say, 256, "the group is full");
-	if (p->error || !group[0])
-		return p->error;
-	join_path(path, sizeof(path), group, "cgroup.procs");
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	snprintf(pid, sizeof(pid), "%d", init);
-	if (write(fd, pid, strlen(pid)) < 0 && !p->kill_it)
-		p->error = -errno;
-	close(fd);
-	return p->error;
-}
-
-#define HOST(p)                                                                                    \
-	{                                                                                          \
-		.spec = { .network = LAT_NETWORK_HOST, .place = place, .place_ctx = (p) },         \
-		.refuse = EXDEV                                                                    \
-	}
-
-static int run(const char *name, const char *arg)
-{
-	struct placing p = { 0 };
-	struct run r = HOST(&p);
-	int status = sandbox_inside(&r, name, arg);
-
-	assert_int_equal(p.calls, 1);
-	return status;
-}
-
-static unsigned members(void)
-{
-	char path[300], text[4096];
-	unsigned n = 0;
-
-	join_path(path, sizeof(path), group, "cgroup.procs");
-	assert_int_equal(read_text(path, text, sizeof(text)), 0);
-	for (char *c = text; *c; c++)
-		n += *c == '\n';
-	return n;
-}
-
-static void look_at_the_sandbox(struct run *r)
-{
-	assert_true(r->box.notify >= 0 && r->box.diag >= 0 && r->box.root >= 0);
-	assert_true(r->box.listener < 0 && r->box.queue < 0 && r->box.nft < 0);
-	assert_true(r->box.raw4 < 0 && r->box.raw6 < 0 && r->box.dns_udp < 0 && r->box.dns_tcp < 0);
-	if (group[0])
-		assert_int_equal(members(), 2); /* init, and the process that becomes the command */
-}
-
-static void the_command_is_in_the_hosts_network_and_in_its_group(void **state)
-{
-	struct placing p = { 0 };
-	struct run r = HOST(&p);
-	char net[64] = "";
-
-	r.ready = look_at_the_sandbox;
-	assert_true(readlink("/proc/self/ns/net", net, sizeof(net) - 1) > 0);
-	assert_int_equal(sandbox_inside(&r, "place", net), 0);
-	if (group[0])
-		assert_int_equal(members(), 0);
-}
-
 static void no_cgroup_can_be_written(void **state)
 {
 	assert_int_equal(run("cgroup_files", ""), 0);
@@ -429,56 +294,6 @@ static void descriptors_that_lead_out_do_not_come_in_as_stdin(void **state)
 	assert_int_equal(with_stdin(path, O_RDWR, "stdin_is_null"), 0);
 }
 
-static void refused(struct placing *p, int wanted, const char *text)
-{
-	struct run r = HOST(p);
-	struct lat_launch_error error;
-	int before = open("/dev/null", O_RDONLY | O_CLOEXEC), after;
-
-	r.spec.argv = (char *[]){ "true", NULL };
-	r.box.init = 12345;
-	assert_int_equal(lat_launch(&r.spec, &r.box, &error), wanted);
-	assert_non_null(strstr(error.text, text));
-	assert_int_equal(r.box.init, 12345); /* untouched */
-	assert_int_equal(kill(p->init, 0), -1);
-	after = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(after, before + 1); /* no descriptor is left */
-	close(before);
-	close(after);
-	if (group[0])
-		assert_int_equal(members(), 0);
-}
-
-static void a_failing_place_ends_the_launch(void **state)
-{
-	struct placing p = { .error = -ENOSPC };
-
-	refused(&p, -ENOSPC, "the group is full");
-	assert_int_equal(p.calls, 1);
-	if (!geteuid())
-		assert_true(p.cgroup_ns_before);
-}
-
-static void init_that_dies_while_it_is_placed_ends_the_launch(void **state)
-{
-	struct placing p = { .kill_it = true };
-
-	refused(&p, -EPIPE, "ended");
-	p = (struct placing){ .kill_it = true, .error = -ESRCH };
-	refused(&p, -ESRCH, "the group is full");
-}
-
-static void the_hosts_network_needs_a_group(void **state)
-{
-	struct lat_launch_spec spec = { .argv = (char *[]){ "true", NULL },
-		.network = LAT_NETWORK_HOST };
-	struct lat_launch_error error;
-	struct lat_sandbox box;
-
-	assert_int_equal(lat_launch(&spec, &box, &error), -EINVAL);
-	assert_true(error.text[0]);
-}
-
 /* ---- the self-check, with and without programs ---- */
 
 static int attach(uint32_t type, uint32_t hook, int value)
@@ -524,60 +339,20 @@ static void the_self_check_finds_a_hole_and_a_wall(void **state)
 	assert_int_equal(r.probed.value, 0);
 }
 
-static const struct inside table[] = { { "place", in_place }, { "cgroup_files", in_cgroup_files },
+static const struct inside table[] = { { "cgroup_files", in_cgroup_files },
 	{ "other_mounts", in_other_mounts }, { "connects", in_connects }, { "sockets", in_sockets },
 	{ "stdin_is_null", in_stdin_is_null }, { "stdin_is_file", in_stdin_is_file },
 	{ NULL, NULL } };
 
-static int set_up(void **state)
-{
-	static const char *const roots[] = { "/sys/fs/cgroup/unified", "/sys/fs/cgroup" };
-	char path[300];
-
-	strcpy(folder + strlen(folder) - 6, "XXXXXX");
-	if (!mkdtemp(folder) || chmod(folder, 0755))
-		return -1;
-	if (geteuid())
-		return 0;
-	if (unshare(CLONE_NEWNET | CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
-		return -1;
-	for (size_t i = 0; i < COUNT(roots); i++) {
-		join_path(path, sizeof(path), roots[i], "cgroup.controllers");
-		if (access(path, F_OK))
-			continue;
-		snprintf(group, sizeof(group), "%s/" GROUP "-%d", roots[i], getpid());
-		if (mkdir(group, 0755))
-			return -1;
-		break;
-	}
-	setenv("LATTICE_TEST_GROUP", group, 1);
-	return 0;
-}
-
-/* The kernel lets a group go a moment after its last process: bounded, and the end of it is waited for. */
-static int tear_down(void **state)
-{
-	struct pollfd nothing = { -1, 0, 0 };
-	int r = 0;
-
-	for (int i = 0; group[0] && (r = rmdir(group)) && errno == EBUSY && i < 200; i++)
-		poll(&nothing, 1, 10);
-	return rmdir(folder) || r ? -1 : 0;
-}
-
 static int tests(void)
 {
 	const struct CMUnitTest all[] = {
-		cmocka_unit_test(the_command_is_in_the_hosts_network_and_in_its_group),
 		cmocka_unit_test(no_cgroup_can_be_written),
 		cmocka_unit_test(other_mounts_of_the_kernel_are_read_only_too),
 		cmocka_unit_test(connects_of_ips_length_reach_the_kernel),
 		cmocka_unit_test(every_connect_is_asked_about_where_questions_are),
 		cmocka_unit_test(sockets_that_no_program_judges_are_refused),
 		cmocka_unit_test(descriptors_that_lead_out_do_not_come_in_as_stdin),
-		cmocka_unit_test(a_failing_place_ends_the_launch),
-		cmocka_unit_test(init_that_dies_while_it_is_placed_ends_the_launch),
-		cmocka_unit_test(the_hosts_network_needs_a_group),
 		cmocka_unit_test(the_self_check_finds_a_hole_and_a_wall),
 	};
 
@@ -586,7 +361,5 @@ static int tests(void)
 
 int main(int argc, char **argv)
 {
-	if (getenv("LATTICE_TEST_GROUP"))
-		snprintf(group, sizeof(group), "%s", getenv("LATTICE_TEST_GROUP"));
-	return sandbox_main(argc, argv, table, tests);
+	return host_main(argc, argv, table, tests);
 }
