@@ -1,5 +1,6 @@
 -- The node agent when things end or fail: enforcers that break, devices that go, agents that are killed in the middle, and
 -- what `lattice down` and the exit status say.
+-- Takes long.
 package.path = "tests/support/?.lua;" .. package.path
 local Agents = require("agents")
 local World = require("world")

@@ -2,6 +2,7 @@
 -- held, a full disk, lost netlink messages, a kill at each step of a reload, storms of reloads. Each must end with the
 -- old policy or closed. What counts is traffic: a peer sends to a port that every policy here denies, and the node's
 -- server tells at the end how much of it arrived.
+-- Takes long.
 package.path = "tests/support/?.lua;" .. package.path
 local Agents = require("agents")
 local World = require("world")

@@ -1,5 +1,6 @@
 -- Names on the node (names { observe = true }): what DNS answered over wf0 opens what name rules say, before the client can
 -- use it; nothing else does. Under both enforcers.
+-- Takes long.
 package.path = "tests/support/?.lua;" .. package.path
 local Agents = require("agents")
 local json = require("dkjson")

@@ -1,5 +1,6 @@
 -- The REPL against a real agent, under both enforcers: what it says is what is enforced, what it changes ends by itself
 -- and is in the audit, and nothing that is typed into it hurts the agent.
+-- Takes long.
 package.path = "tests/support/?.lua;" .. package.path
 local Agents = require("agents")
 local json = require("dkjson")

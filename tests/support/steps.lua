@@ -34,22 +34,71 @@ function M.text(path)
   return text
 end
 
+-- Where what runs leaves the number of its process, in a file: runtests passes an interrupt on to it.
+local function note(slot)
+  local folder = os.getenv("LATTICE_RUNNING")
+  return folder and quote(folder .. "/" .. slot) or "/dev/null"
+end
+
+-- One step as a shell command whose status is the step's. The shell's number is timeout's, too.
+local function step(words, log, limit, slot)
+  local file = note(slot)
+  return M.prefix .. ("sh -c %s; status=$?; %s; (exit $status)"):format(
+    quote(("echo $$ >%s; exec timeout -k 10 %d sh -c %s >%s 2>&1 </dev/null"):format(
+      file, limit, quote(words), quote(log))), file == "/dev/null" and ":" or "rm -f " .. file)
+end
+
+local function ended(status, limit)
+  if status == 0 then return true, "exit 0" end
+  if status == 124 or status == 137 then return false, ("stopped after %d s"):format(limit) end
+  return false, "exit " .. status
+end
+
 --- Runs `words` (already a shell command) for at most `limit` seconds.
 ---@param words string
 ---@param log string     file for stdout and stderr
 ---@param limit integer  seconds
 ---@return boolean ended_well
----@return string how    "exit 3", "killed after 120 s" ...
+---@return string how    "exit 3", "stopped after 120 s" ...
 function M.run(words, log, limit)
-  -- the shell's number is timeout's, too: runtests passes an interrupt on to it
-  local command = M.prefix .. ("echo $$ >%s; exec timeout -k 10 %d sh -c %s >%s 2>&1 </dev/null"):format(
-    quote(os.getenv("LATTICE_RUNNING") or "/dev/null"), limit, quote(words), quote(log))
-  local good, kind, code = os.execute(command)
-  if good then return true, "exit 0" end
-  if kind == "exit" and (code == 124 or code == 137) then
-    return false, ("stopped after %d s"):format(limit)
-  end
+  local good, kind, code = os.execute(step(words, log, limit, 0))
+  if good or kind == "exit" then return ended(good and 0 or code, limit) end
   return false, kind .. " " .. code
+end
+
+---@class lattice.test.Job
+---@field words string
+---@field log string
+---@field limit integer
+
+--- Runs jobs, at most `width` at a time, in their order; done(job, ended_well, how, seconds) as each ends.
+---@param jobs lattice.test.Job[]
+---@param width integer
+---@param done fun(job: lattice.test.Job, ended_well: boolean, how: string, seconds: integer)
+function M.pool(jobs, width, done)
+  local dir = M.lines("mktemp -d -p " .. quote(os.getenv("LATTICE_RUNNING") or "/tmp"))[1]
+  for at, job in ipairs(jobs) do
+    local file = assert(io.open(dir .. "/" .. at, "w"))
+    file:write("began=$(date +%s)\n", step(job.words, job.log, job.limit, at),
+      ("\necho %d $? $(($(date +%%s) - began))\n"):format(at))
+    file:close()
+  end
+  local pipe = assert(io.popen(("echo $$ >%s; seq %d >%s/all; exec xargs -a %s/all -P %d -I@ sh %s/@"):format(
+    note("pool"), #jobs, quote(dir), quote(dir), width, quote(dir))))
+  local left = {}
+  for at in ipairs(jobs) do left[at] = true end
+  for line in pipe:lines() do
+    local at, status, seconds = line:match("^(%d+) (%d+) (%d+)$")
+    at = math.tointeger(tonumber(at))
+    if at and left[at] then
+      left[at] = nil
+      local good, how = ended(tonumber(status), jobs[at].limit)
+      done(jobs[at], good, how, tonumber(seconds))
+    end
+  end
+  pipe:close()
+  for at in pairs(left) do done(jobs[at], false, "never ended", 0) end
+  os.execute("rm -rf " .. quote(dir))
 end
 
 --- Reads TAP lines into a tally. Returns the numbers of results and of failed ones, and whether the plan ("1..N")

@@ -9,12 +9,9 @@ local quote = steps.quote
 ---@field again? boolean    runs for every edition given, not for the first alone
 ---@field run fun(ctx: table)
 
--- Runs one command whose results are TAP in its output (or in `report`), or, without any, its exit status.
-local function program(ctx, name, words, limit, report)
-  local log = ctx:log(name)
-  local started = os.time()
+-- Counts what a command that has ended told: TAP in its output (or in `report`), or, without any, its exit status.
+local function take(ctx, name, log, report, good, how, seconds)
   local before = ctx.tally:line()
-  local good, how = steps.run(words, log, limit)
   local results, failed, complete = steps.tap(steps.text(report or log), ctx.tally, name)
   if results == 0 and not report then
     if good then ctx.tally:pass() end
@@ -29,21 +26,35 @@ local function program(ctx, name, words, limit, report)
   end
   if not good then io.write(steps.text(log), "\n") end
   if before ~= ctx.tally:line() or not good then
-    ctx:progress(name, os.time() - started)
+    ctx:progress(name, seconds)
   end
 end
 
--- Every *_spec.lua below a folder, each in a process of its own: specs of the C primitives inside the binary. `extra`
--- names how: "hard" drives the collector hard; "world" gives a normal user namespaces in which to make a host and a
--- server (root makes them as it is).
+local function program(ctx, name, words, limit, report)
+  local log = ctx:log(name)
+  local started = os.time()
+  local good, how = steps.run(words, log, limit)
+  take(ctx, name, log, report, good, how, os.time() - started)
+end
+
+-- What a spec says of itself in its first lines: "Runs alone", when it looks at what the whole machine has (processes,
+-- programs of the kernel), so that no other may make any beside it; "Takes long", so that it is not the last to begin.
+local function says(file, words)
+  return steps.text(file):sub(1, 800):find(words, 1, true) ~= nil
+end
+
+-- Every *_spec.lua below a folder, each in a process of its own, some at a time: specs of the C primitives inside the
+-- binary. `extra` names how: "hard" drives the collector hard; "world" gives a normal user namespaces in which to make a
+-- host and a server (root makes them as it is).
 local function specs(ctx, folder, limit, extra)
   local become = ""
   if extra == "world" then
     local able = steps.lines("id -u")[1] ~= "0" and os.execute("scripts/in-userns true >/dev/null 2>&1")
     become, extra = able and "scripts/in-userns " or "", nil
   end
-  local find = ("find %s -name '*_spec.lua' 2>/dev/null | sort"):format(quote(folder))
-  for _, file in ipairs(steps.lines(find)) do
+  local together, alone = {}, {}
+  local find = "find %s -name '*_spec.lua' -printf '%%s %%p\\n' 2>/dev/null | sort -rn | cut -d' ' -f2-"
+  for _, file in ipairs(steps.lines(find:format(quote(folder)))) do
     local name = file .. (extra and " (" .. extra .. ")" or "")
     local report = ctx:log(name .. ".tap")
     local host = file:match("/primitives/") and "LATTICE_BUILD=" .. quote(ctx.build) .. " scripts/busted"
@@ -51,8 +62,15 @@ local function specs(ctx, folder, limit, extra)
     local words = ("%senv LATTICE_REPORT=%s %s %s -o tests/support/report.lua %s"):format(become, quote(report),
       extra == "hard" and "LATTICE_COLLECT=hard" or "", host, quote(file))
     os.remove(report)
-    program(ctx, name, words, limit, report)
+    local list = says(file, "Runs alone") and alone or together
+    table.insert(list, says(file, "Takes long") and 1 or #list + 1,
+      { name = name, words = words, log = ctx:log(name), limit = limit, report = report })
   end
+  local function done(job, good, how, seconds)
+    take(ctx, job.name, job.log, job.report, good, how, seconds)
+  end
+  steps.pool(together, ctx.cores, done)
+  steps.pool(alone, 1, done)
 end
 
 local function ctest(ctx, label, dir)

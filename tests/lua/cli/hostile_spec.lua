@@ -2,6 +2,7 @@
 -- a state of its own whose limits are in C. (`lattice check` has the limits of plain Lua: a sample suffices.) Nothing of
 -- the corpus gets to the point where a command would start, but for what is merely large and stays within the program's
 -- limits.
+-- Takes long.
 local lattice = os.getenv("LATTICE")
 local SECONDS = 20
 
