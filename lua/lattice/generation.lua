@@ -4,11 +4,12 @@ local M = {}
 -- Bits of enum lat_record_kind (src/core/record.h) and of enum lat_action (src/core/flow.h).
 local kinds_of = { verdict = 1 << 0, close = 1 << 1, dns = 1 << 2, unix = 1 << 3, start = 1 << 4, exit = 1 << 5,
   reload = 1 << 6, loss = 1 << 7, selfcheck = 1 << 8, handler = 1 << 9, agent = 1 << 10,
-  operator = 1 << 11 }
+  operator = 1 << 11, limit = 1 << 12 }
 local decisions = kinds_of.verdict | kinds_of.dns | kinds_of.unix
 local action = { deny = 1 << 0, allow = 1 << 1, drop = 1 << 2, ask = 1 << 3, audit = 1 << 4 }
 local selects = { dns = kinds_of.dns, unix = kinds_of.unix, reload = kinds_of.reload | kinds_of.agent | kinds_of.operator,
-  run = kinds_of.start | kinds_of.exit | kinds_of.selfcheck | kinds_of.handler | kinds_of.agent | kinds_of.operator }
+  run = kinds_of.start | kinds_of.exit | kinds_of.selfcheck | kinds_of.handler | kinds_of.agent | kinds_of.operator
+    | kinds_of.limit }
 
 --- Audit routes as the C audit takes them: bit masks and paths. Losses go to every sink.
 ---@param said table[]?  { match, sink, target, rotate } of the words of a policy or of the agent's config

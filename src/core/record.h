@@ -18,6 +18,7 @@ enum lat_record_kind {
 	LAT_RECORD_HANDLER,  /* a policy handler failed, timed out or answered */
 	LAT_RECORD_AGENT,    /* the node agent changed or met something: a fallback, a device that is gone; err: it went wrong */
 	LAT_RECORD_OPERATOR, /* somebody changed something by the control socket or the REPL: who.uid, text */
+	LAT_RECORD_LIMIT,    /* the run met one of its limits: name (memory, pids, cpu), count (how often so far) */
 	LAT_RECORD_COUNT
 };
 
@@ -41,6 +42,7 @@ struct lat_record {
 	struct lat_identity who;
 	uint64_t bytes_out, bytes_in, duration_ns; /* CLOSE */
 	uint64_t lost;     /* LOSS */
+	uint64_t count;    /* LIMIT */
 	int32_t status;    /* EXIT: exit status as the shell sees it */
 	char name[LAT_NAME_MAX]; /* pinned or queried name */
 	char where[256];   /* "file:line" */

@@ -112,7 +112,7 @@ static void add_judged(struct line *l, const struct lat_record *r)
 int lat_record_line(const struct lat_record *r, char *buf, size_t size)
 {
 	static const char *const words[] = { "", "CLOSE", "", "", "START", "EXIT", "RELOAD", "LOSS", "SELFCHECK", "HANDLER",
-		"AGENT", "OPERATOR" };
+		"AGENT", "OPERATOR", "LIMIT" };
 	_Static_assert(sizeof(words) / sizeof(words[0]) == LAT_RECORD_COUNT, "a word for each kind");
 	struct line l = { buf, size, 0 };
 
@@ -139,6 +139,10 @@ int lat_record_line(const struct lat_record *r, char *buf, size_t size)
 		break;
 	case LAT_RECORD_LOSS:
 		add(&l, " %llu records could not be written", (unsigned long long)r->lost);
+		add_end(&l, r);
+		break;
+	case LAT_RECORD_LIMIT:
+		add(&l, " %s", r->name);
 		add_end(&l, r);
 		break;
 	case LAT_RECORD_OPERATOR:

@@ -8,13 +8,13 @@
 #define OCSF_VERSION "1.6.0"
 
 static const char *const kind_names[] = { "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck",
-	"handler", "agent", "operator" };
+	"handler", "agent", "operator", "limit" };
 _Static_assert(sizeof(kind_names) / sizeof(kind_names[0]) == LAT_RECORD_COUNT, "a name for each kind");
 
 static const struct shape {
 	uint16_t category, class;
 } shapes[] = { { 4, 4001 }, { 4, 4001 }, { 4, 4003 }, { 4, 4001 }, { 1, 1007 }, { 1, 1007 }, { 5, 5019 }, { 0, 0 }, { 0, 0 },
-	{ 0, 0 }, { 5, 5019 }, { 5, 5019 } };
+	{ 0, 0 }, { 5, 5019 }, { 5, 5019 }, { 0, 0 } };
 _Static_assert(sizeof(shapes) / sizeof(shapes[0]) == LAT_RECORD_COUNT, "a class for each kind");
 
 static bool is_judgement(const struct lat_record *r)
@@ -52,6 +52,8 @@ static unsigned severity(const struct lat_record *r)
 	switch (r->kind) {
 	case LAT_RECORD_LOSS:
 		return 4;
+	case LAT_RECORD_LIMIT:
+		return 3;
 	case LAT_RECORD_RELOAD:
 	case LAT_RECORD_SELFCHECK:
 	case LAT_RECORD_HANDLER:
@@ -257,6 +259,7 @@ static void put_own(struct lat_json *j, const struct lat_record *r, const struct
 	}
 	put_count(j, "duration_ns", r->duration_ns);
 	put_count(j, "lost", r->lost);
+	put_count(j, "count", r->count);
 	if (r->kind == LAT_RECORD_EXIT)
 		lat_json_int(j, "status", r->status);
 	put_text(j, "run", c->run_name);

@@ -136,6 +136,7 @@ static void on_tick(struct lat_poll_item *item, uint32_t events)
 		return;
 	run->ticked_ns = now;
 	run->mode->tick(run, now);
+	lat_run_limits_tick(run);
 	lat_dns_tick(run->dns, now);
 	lat_pins_expire(run->pins, now);
 	lat_run_questions_tick(run, now);
@@ -297,6 +298,7 @@ static void tear_down(struct lat_run *run)
 	if (run->connects)
 		lat_connects_free(run->connects);
 	lat_sandbox_close(&run->sandbox);
+	lat_run_limits_end(run);
 	if (run->mode->end)
 		run->mode->end(run, say);
 	if (run->resolver)
@@ -365,6 +367,7 @@ int lat_run(const struct lat_run_options *options)
 	}
 	run->options = options;
 	run->mode = &lat_run_trap;
+	run->group = options->group;
 	run->status = LAT_RUN_FAILED;
 	run->tick.fd = -1;
 	run->policy = lat_policy_ref(options->policy);
@@ -387,6 +390,10 @@ int lat_run(const struct lat_run_options *options)
 			*options->failure = r;
 		lat_error("%s; the command was not started", say[0] ? say : strerror(-r));
 		goto out;
+	}
+	if (run->group) {
+		launch.place = lat_run_place;
+		launch.place_ctx = run;
 	}
 	r = lat_launch(&launch, &run->sandbox, &error);
 	if (r < 0) {

@@ -28,7 +28,9 @@ struct lat_run_options {
 	bool kernel;                    /* kernel mode: in the host's network, in a cgroup whose programs judge; the policy (and
 	                                 * those of reloads) must have kept its entries */
 	const char *device;             /* kernel mode: what every socket is bound to, but for loopback; or NULL */
-	struct lat_cgroup_limits limits; /* kernel mode */
+	struct lat_cgroup *group;       /* NULL, or made by the caller, who closes it after the run: what the command runs in, and
+	                                 * whose limits are watched. Kernel mode takes it where it has a v2 directory */
+	struct lat_cgroup_limits limits; /* kernel mode without a group: of the one that it makes */
 	int *failure;                   /* NULL, or set to the negative errno that kept kernel mode from being made */
 	bool audit_only;                /* let everything pass, record what would have been denied */
 	bool learn;                     /* the same, and names are always resolved, private answers included */

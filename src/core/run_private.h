@@ -51,6 +51,8 @@ struct lat_run {
 	const struct lat_run_options *options;
 	const struct lat_run_mode *mode;
 	struct lat_wall *wall;     /* kernel mode; else NULL */
+	struct lat_cgroup *group;  /* the options', or the mode's own (made by prepare, closed by close); or NULL */
+	struct { uint64_t oom, pids, cpu; } met; /* limits of the group, as often as records have told */
 	struct lat_poller *poller;
 	uv_loop_t loop;
 	struct lat_sandbox sandbox;
@@ -139,6 +141,13 @@ void lat_run_fill(struct lat_record *r, const struct lat_flow *flow, const struc
 void lat_run_judged(struct lat_run *run, struct lat_run_flow *rf, const struct lat_flow *flow, struct lat_verdict *v);
 /* The answer to a question, or its time-out (failed). run_judge.c */
 void lat_run_answered(struct lat_run *run, const struct lat_question *question, const struct lat_answer *answer);
+
+/* run_limits.c: the run's group of processes, where it has one. The hook of the launch; ctx is the run. */
+int lat_run_place(void *ctx, pid_t init, char say[256]);
+/* Tells of limits that were met. */
+void lat_run_limits_tick(struct lat_run *run);
+/* Kills what is left in the group, and tells the last of its limits. */
+void lat_run_limits_end(struct lat_run *run);
 
 /* run_reload.c: asks for a new generation; its arrival; questions of the old one are asked again. */
 void lat_run_reload(struct lat_run *run);

@@ -14,6 +14,7 @@ struct destination {
 
 struct lat_summary {
 	uint64_t allowed, denied, other; /* other: refused or passed beyond the table */
+	struct limit { uint64_t count; char name[16], text[256]; } limits[4]; /* that were met */
 	size_t max, count;
 	struct destination at[];
 };
@@ -89,6 +90,20 @@ bool lat_summary_add(struct lat_summary *s, const struct lat_record *r)
 	}
 	s->other++;
 	return false;
+}
+
+void lat_summary_limit(struct lat_summary *s, const struct lat_record *r)
+{
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(s->limits); i++) {
+		struct limit *l = &s->limits[i];
+
+		if (l->name[0] && strcmp(l->name, r->name) != 0)
+			continue;
+		snprintf(l->name, sizeof(l->name), "%.15s", r->name);
+		snprintf(l->text, sizeof(l->text), "%s", r->text);
+		l->count = r->count;
+		return;
+	}
 }
 
 void lat_summary_suggest(const struct lat_record *r, char *buf, size_t size)
@@ -188,6 +203,8 @@ void lat_summary_print(const struct lat_summary *s, FILE *out, uint64_t lost)
 	}
 	if (n > SHOWN)
 		fprintf(out, "  ... and %zu more denied destinations: see the audit log\n", n - SHOWN);
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(s->limits) && s->limits[i].name[0]; i++)
+		fprintf(out, "  limit   %s: %s\n", s->limits[i].name, s->limits[i].text);
 }
 
 static json_t *destinations(const struct lat_summary *s, bool denied)
@@ -212,11 +229,21 @@ static json_t *destinations(const struct lat_summary *s, bool denied)
 	return array;
 }
 
+static json_t *limits_met(const struct lat_summary *s)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(s->limits) && s->limits[i].name[0]; i++)
+		json_object_set_new(o, s->limits[i].name, json_integer((json_int_t)s->limits[i].count));
+	return o;
+}
+
 void lat_summary_json(const struct lat_summary *s, FILE *out, int status, uint64_t lost)
 {
-	json_t *o = json_pack("{s:s, s:i, s:I, s:I, s:I, s:o, s:o}", "schema", "lattice/run/v1", "status", status,
+	json_t *o = json_pack("{s:s, s:i, s:I, s:I, s:I, s:o, s:o, s:o}", "schema", "lattice/run/v1", "status", status,
 		"allowed", (json_int_t)s->allowed, "denied", (json_int_t)s->denied, "audit_lost", (json_int_t)lost,
-		"allowed_destinations", destinations(s, false), "denied_destinations", destinations(s, true));
+		"allowed_destinations", destinations(s, false), "denied_destinations", destinations(s, true),
+		"limits_met", limits_met(s));
 
 	if (!o)
 		return;

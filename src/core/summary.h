@@ -10,6 +10,8 @@ int lat_summary_new(size_t max_destinations, struct lat_summary **out);
 void lat_summary_free(struct lat_summary *summary);
 /* Counts a VERDICT, DNS or UNIX record. True when this destination was refused for the first time. */
 bool lat_summary_add(struct lat_summary *summary, const struct lat_record *record);
+/* Keeps what a LIMIT record says, the last of each limit. */
+void lat_summary_limit(struct lat_summary *summary, const struct lat_record *record);
 /* The destination for people: "tcp 203.0.113.9:443 (host.example)", "icmp 203.0.113.9", "dns host.example". */
 void lat_summary_describe(const struct lat_record *record, char *buf, size_t size);
 /* The rule that would let the record's flow pass: allow "tcp to host.example port 443". */

@@ -43,6 +43,15 @@ const char *lat_cgroup_path_at(const struct lat_cgroup *group, unsigned index);
 /* The id that bpf_get_current_cgroup_id tells (inode of the v2 directory), 0: none. */
 uint64_t lat_cgroup_id(const struct lat_cgroup *group);
 const struct lat_cgroup_limits *lat_cgroup_limits(const struct lat_cgroup *group);
+/* UINT64_MAX: not counted here (no controller, or the kernel has no such counter). */
+struct lat_cgroup_usage {
+	uint64_t cpu_ns, memory, memory_peak, pids;
+	uint64_t io_read, io_write;       /* bytes, all disks */
+	uint64_t oom_kills;               /* processes that the memory limit killed */
+	uint64_t pids_refused;            /* forks that the limit of pids refused */
+	uint64_t throttled, throttled_ns; /* periods of 0.1 s that the cpu limit cut off, and for how long in all */
+};
+void lat_cgroup_usage(const struct lat_cgroup *group, struct lat_cgroup_usage *out);
 /* SIGKILL for every process of the group and of those below it, until there is none, at most timeout_ms. 0, -ETIMEDOUT. */
 int lat_cgroup_kill(struct lat_cgroup *group, int timeout_ms);
 /* Kills, removes and frees; NULL is fine. */

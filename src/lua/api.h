@@ -67,6 +67,7 @@ struct lat_api {
 	X(bpf)                                                                                     \
 	X(bpffs)                                                                                   \
 	X(caps)                                                                                    \
+	X(cgroup)                                                                                  \
 	X(conntrack)                                                                               \
 	X(dns)                                                                                     \
 	X(edit)                                                                                    \

@@ -1,5 +1,6 @@
 /* lattice.sandbox: load a policy into a state of its own, and run a command under it in user mode. */
 #include "lua/api.h"
+#include "lua/l_cgroup.h"
 #include "lua/loader.h"
 #include "base/log.h"
 #include "core/run.h"
@@ -315,6 +316,9 @@ static int l_run(lua_State *L)
 	o->routes = s->routes;
 	o->route_count = s->route_count;
 	o->policy = g->policy;
+	if (lua_getfield(L, 2, "group") != LUA_TNIL) /* the table keeps it */
+		o->group = lat_lua_check_cgroup(L, -1);
+	lua_pop(L, 1);
 	s->ops = (struct lat_worker_ops){ .ctx = s, .work = work };
 	o->worker = &s->ops;
 	o->audit_only = field_bool(L, "audit_only");

@@ -140,13 +140,14 @@ static void actions_have_their_dispositions(void **state)
 
 static void every_kind_has_what_its_class_requires(void **state)
 {
-	static const json_int_t classes[] = { 4001, 4001, 4003, 4001, 1007, 1007, 5019, 0, 0, 0, 5019, 5019 };
+	static const json_int_t classes[] = { 4001, 4001, 4003, 4001, 1007, 1007, 5019, 0, 0, 0, 5019, 5019, 0 };
 
 	for (uint8_t kind = 0; kind < LAT_RECORD_COUNT; kind++) {
 		struct lat_record r = sample(kind);
 		json_t *j;
 
 		r.lost = 5;
+		r.count = 6;
 		r.bytes_in = 1ull << 40;
 		r.duration_ns = 1500000000;
 		r.status = -1;
@@ -166,6 +167,8 @@ static void every_kind_has_what_its_class_requires(void **state)
 			number_is(j, "exit_code", -1);
 		if (kind == LAT_RECORD_LOSS)
 			number_is(j, "unmapped.lattice.lost", 5);
+		if (kind == LAT_RECORD_LIMIT)
+			number_is(j, "unmapped.lattice.count", 6);
 		json_decref(j);
 	}
 }
@@ -219,6 +222,9 @@ static void the_line_for_people_is_plain(void **state)
 	lat_record_line(&r, buf, sizeof(buf));
 	assert_string_equal(buf, "LOSS 9 records could not be written");
 	assert_int_equal(lat_record_line(&r, buf, 5), -ENOSPC);
+	r = (struct lat_record){ .kind = LAT_RECORD_LIMIT, .count = 2, .name = "memory", .text = "2 were killed" };
+	lat_record_line(&r, buf, sizeof(buf));
+	assert_string_equal(buf, "LIMIT memory: 2 were killed");
 	for (r.kind = 0; r.kind < LAT_RECORD_COUNT; r.kind++)
 		assert_true(lat_record_line(&r, buf, sizeof(buf)) > 0);
 }

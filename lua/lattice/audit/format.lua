@@ -88,6 +88,12 @@ function body.exit(record) return ("status %d"):format(record.status or 0) end
 
 function body.loss(record) return ("%d records could not be written"):format(record.lost or 0) end
 
+function body.limit(record)
+  local parts = { M.plain(record.name or "?") }
+  ending(record, parts)
+  return table.concat(parts, " ")
+end
+
 function body.operator(record)
   local parts = { "uid " .. (record.uid or "?") }
   ending(record, parts)

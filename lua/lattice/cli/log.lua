@@ -25,7 +25,7 @@ function M.args(parser)
   parser:flag("--check", "Say \"complete\", or what is missing.")
   parser:flag("--denied", "Only what was refused.")
   parser:option("--kind", "Only these: verdict, close, dns, unix, start, exit, reload, loss, selfcheck, handler, "
-    .. "agent, operator.")
+    .. "agent, operator, limit.")
     :argname("KIND"):count("*"):target("kinds")
   parser:option("--host", "Only flows to this name or address; * stands for any text."):argname("HOST")
     :count("*"):target("hosts")
@@ -35,7 +35,8 @@ end
 
 local units = { s = 1, m = 60, h = 3600, d = 86400 }
 local kinds = { verdict = true, close = true, dns = true, unix = true, start = true, exit = true, reload = true,
-  loss = true, selfcheck = true, handler = true, agent = true, operator = true }
+  loss = true, selfcheck = true, handler = true, agent = true, operator = true,
+  limit = true }
 
 local function since_ms(text)
   local number, unit = text:match("^(%d+)([smhd])$")

@@ -157,7 +157,7 @@ describe("the line for people", function()
 
   it("has a form for every kind", function()
     for _, kind in ipairs({ "verdict", "close", "dns", "unix", "start", "exit", "reload", "loss", "selfcheck",
-      "handler", "agent", "operator", "unknown" }) do
+      "handler", "agent", "operator", "limit", "unknown" }) do
       assert.is_string(format.line(parse(kind, { name = "x.example", qtype = 28, rcode = 5, lost = 4 })))
     end
     assert.matches("dns x.example AAAA REFUSED",
