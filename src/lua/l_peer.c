@@ -2,10 +2,18 @@
 #include "lua/api.h"
 #include "kernel/peer.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
 #include <pwd.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77 /* Linux 6.5 */
+#endif
 
 static void close_peer(void *object)
 {
@@ -91,6 +99,39 @@ static int l_gone(lua_State *L)
 	return 1;
 }
 
+static int l_pidfd(lua_State *L)
+{
+	lua_Integer pid = luaL_checkinteger(L, 1);
+	int fd;
+
+	luaL_argcheck(L, pid > 0 && pid <= INT32_MAX, 1, "the number of a process expected");
+	fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+	if (fd < 0)
+		return lat_push_errno(L, errno, "take hold of a process");
+	lua_pushinteger(L, fd);
+	return 1;
+}
+
+static int l_pidfd_of(lua_State *L)
+{
+	int fd = (int)luaL_checkinteger(L, 1), pidfd;
+	socklen_t len = sizeof(pidfd);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0)
+		return lat_push_errno(L, errno, "take hold of who is at the other end");
+	fcntl(pidfd, F_SETFD, FD_CLOEXEC);
+	lua_pushinteger(L, pidfd);
+	return 1;
+}
+
+static int l_ended(lua_State *L)
+{
+	struct pollfd fd = { .fd = (int)luaL_checkinteger(L, 1), .events = POLLIN };
+
+	lua_pushboolean(L, poll(&fd, 1, 0) != 0);
+	return 1;
+}
+
 static int open_peer(lua_State *L)
 {
 	lat_box_register(L, &peer_type);
@@ -105,6 +146,12 @@ static const struct lat_api_function functions[] = {
 		"namespace." },
 	{ "group", l_group, "name: string", "integer?, string? error, string? code", "The id of a group." },
 	{ "user", l_user, "name: string", "integer?, string? error, string? code", "The id of a user." },
+	{ "pidfd", l_pidfd, "pid: integer", "integer? fd, string? error, string? code",
+		"A descriptor that stands for this process, whoever gets its number later; the caller's, readable when the "
+		"process has ended." },
+	{ "pidfd_of", l_pidfd_of, "fd: integer", "integer? pidfd, string? error, string? code",
+		"The same of who connected this unix socket (kernels from 6.5 on)." },
+	{ "ended", l_ended, "pidfd: integer", "boolean", "Whether the process has ended." },
 	{ "gone", l_gone, "fd: integer", "boolean", "Whether nobody is at the other end of a pipe or socket any more." },
 	{ 0 },
 };

@@ -366,6 +366,36 @@ static int l_realpath(lua_State *L)
 	return 1;
 }
 
+/* The call is bindings.lua's. */
+static int bindings(lua_State *L, const char *name)
+{
+	int n = lua_gettop(L);
+
+	lua_getglobal(L, "require");
+	lua_pushliteral(L, "lattice.sandbox.bindings");
+	lua_call(L, 1, 1);
+	lua_getfield(L, -1, name);
+	lua_replace(L, -2);
+	lua_insert(L, 1);
+	lua_call(L, n, LUA_MULTRET);
+	return lua_gettop(L);
+}
+
+static int l_attach_pid(lua_State *L)
+{
+	return bindings(L, "attach");
+}
+
+static int l_detach_pid(lua_State *L)
+{
+	return bindings(L, "detach");
+}
+
+static int l_list_bindings(lua_State *L)
+{
+	return bindings(L, "list");
+}
+
 static const struct lat_api_function methods[] = {
 	{ "info", l_info, "", "string json", "What was loaded: name, default, rules, files, limits, audit." },
 	{ 0 },
@@ -385,6 +415,16 @@ static const struct lat_api_function functions[] = {
 		"Run spec.argv under the policy, without privileges; returns its exit status (125: Lattice failed)." },
 	{ "create", l_create, "path: string", "boolean?, string? error, string? code",
 		"Make an empty private file unless it is there; symbolic links are refused." },
+	{ "attach_pid", l_attach_pid,
+		"pid: integer, device: string, options?: lattice.sandbox.AttachOptions, done?: fun(binding: "
+		"lattice.sandbox.Binding?, error?: string, code?: string|integer)",
+		"lattice.sandbox.Binding?, string? error, (string|integer)? code",
+		"Put a running process and its children on a device: every socket that they make from now on, judged by "
+		"options.policy if there is one. Sockets that are open already are not reached. Without done it waits. Pro." },
+	{ "detach_pid", l_detach_pid, "pid: integer", "lattice.sandbox.Binding?, string? error, string? code",
+		"End the binding of a process and its children; sockets made while it held stay on the device." },
+	{ "list_bindings", l_list_bindings, "", "lattice.sandbox.Binding[]",
+		"The bindings of this host, also those whose maker has ended: they end with their last process." },
 	{ "realpath", l_realpath, "path: string", "string?, string? error, string? code",
 		"The absolute path without symbolic links." },
 	{ 0 },

@@ -41,6 +41,25 @@ function M.group(name) end
 ---@return string? code
 function M.user(name) end
 
+--- A descriptor that stands for this process, whoever gets its number later; the caller's, readable when the process has ended.
+---@param pid integer
+---@return integer? fd
+---@return string? error
+---@return string? code
+function M.pidfd(pid) end
+
+--- The same of who connected this unix socket (kernels from 6.5 on).
+---@param fd integer
+---@return integer? pidfd
+---@return string? error
+---@return string? code
+function M.pidfd_of(fd) end
+
+--- Whether the process has ended.
+---@param pidfd integer
+---@return boolean
+function M.ended(pidfd) end
+
 --- Whether nobody is at the other end of a pipe or socket any more.
 ---@param fd integer
 ---@return boolean

@@ -45,6 +45,27 @@ function M.run(generation, spec) end
 ---@return string? code
 function M.create(path) end
 
+--- Put a running process and its children on a device: every socket that they make from now on, judged by options.policy if there is one. Sockets that are open already are not reached. Without done it waits. Pro.
+---@param pid integer
+---@param device string
+---@param options? lattice.sandbox.AttachOptions
+---@param done? fun(binding: lattice.sandbox.Binding?, error?: string, code?: string|integer)
+---@return lattice.sandbox.Binding?
+---@return string? error
+---@return (string|integer)? code
+function M.attach_pid(pid, device, options, done) end
+
+--- End the binding of a process and its children; sockets made while it held stay on the device.
+---@param pid integer
+---@return lattice.sandbox.Binding?
+---@return string? error
+---@return string? code
+function M.detach_pid(pid) end
+
+--- The bindings of this host, also those whose maker has ended: they end with their last process.
+---@return lattice.sandbox.Binding[]
+function M.list_bindings() end
+
 --- The absolute path without symbolic links.
 ---@param path string
 ---@return string?

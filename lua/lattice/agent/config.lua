@@ -4,6 +4,7 @@ local errors = require("lattice.policy.errors")
 local loader = require("lattice.policy.loader")
 local suggest = require("lattice.policy.suggest")
 local words = require("lattice.agent.words")
+local words_runs = require("lattice.agent.words_runs")
 
 local M = {}
 
@@ -30,6 +31,12 @@ local function disk()
       return names
     end,
   }
+end
+
+local function user_id(name)
+  local found, peer = pcall(require, "lattice.peer")
+  if not found then return nil, "users are not known here" end
+  return peer.user(name)
 end
 
 local function pattern_of(glob)
@@ -151,7 +158,7 @@ end
 
 --- Reads and checks a config. opts (for tests): text, fs { stat, list }, log.
 ---@param path string
----@param opts? { text?: string, fs?: table, log?: fun(text: string) }
+---@param opts? { text?: string, fs?: table, log?: fun(text: string), user_id?: fun(name: string): integer?, string? }
 ---@return lattice.agent.Config?
 ---@return string error  lines "file:line:col: ..."
 function M.load(path, opts)
@@ -164,9 +171,10 @@ function M.load(path, opts)
   local self = loader.new({ files = not source and { path } or nil, sources = source, language = "config",
     words = function(ctx)
       ctx.config = { file = path, devices = {}, policies = {}, enforcer = "auto", pairs = {}, audit = ctx.routes,
-        control = M.CONTROL, group = "lattice", pins = M.PINS, handlers = { flow = {} } }
+        control = M.CONTROL, group = "lattice", pins = M.PINS, handlers = { flow = {} },
+        runs = { most = words_runs.MOST } }
       ctx.globs, ctx.devices, ctx.said, ctx.folder, ctx.fs = {}, {}, {}, folder, fs
-      ctx.stat, ctx.log = fs.stat, opts.log or function() end
+      ctx.stat, ctx.log, ctx.user_id = fs.stat, opts.log or function() end, opts.user_id or user_id
       return words.new(ctx)
     end })
   self:run()

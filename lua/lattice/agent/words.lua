@@ -1,6 +1,7 @@
 -- The words of lattice.lua. Each checks its own argument at once, reports what is wrong with its place, and goes on, so
 -- that one run shows every problem; what needs the whole (duplicates, files on disk) is config.lua's.
 local fields = require("lattice.agent.fields")
+local runs = require("lattice.agent.words_runs")
 local settings = require("lattice.policy.settings")
 local suggest = require("lattice.policy.suggest")
 
@@ -140,6 +141,7 @@ function M.new(ctx)
   local words, config = {}, ctx.config
   local once_enforcer, once_names, once_group = once(ctx, "enforcer"), once(ctx, "names"), once(ctx, "group")
   local once_writers = once(ctx, "writers")
+  words.runs = runs.new(ctx, once(ctx, "runs"))
 
   function words.device(name, value)
     local source, line = ctx.place()

@@ -14,6 +14,7 @@ local M = {}
 ---@field uid integer     who asks, as the kernel tells
 ---@field pid integer
 ---@field writer boolean  whether it may use read-write verbs
+---@field access "write"|"read"|"run"
 ---@field session table   kept as long as the connection; `keep = true` in it: not closed for being idle
 
 --- Called with the result it ends the request. The rest are fields; after the end all of them do nothing.
@@ -176,7 +177,7 @@ local function take(self, frame)
   end
   local request = {
     id = frame.id, verb = frame.verb, args = frame.args or {}, uid = self.peer.uid, pid = self.peer.pid,
-    writer = self.writer, session = self.session,
+    writer = self.access == "write", access = self.access, session = self.session,
   }
   self.on_request(request, new_reply(self, frame.id))
 end
@@ -212,7 +213,7 @@ end
 
 ---@class lattice.control.ConnectionOptions
 ---@field peer lattice.peer.Peer
----@field writer boolean
+---@field access "write"|"read"|"run"|"none"
 ---@field limits table<string, integer>
 ---@field on_request fun(request: lattice.control.Request, reply: lattice.control.Reply)
 ---@field on_close fun(self: lattice.control.Connection)
@@ -223,7 +224,7 @@ end
 ---@return lattice.control.Connection
 function M.new(pipe, options)
   local self = setmetatable({
-    pipe = pipe, peer = options.peer, writer = options.writer, limits = options.limits,
+    pipe = pipe, peer = options.peer, access = options.access, limits = options.limits,
     on_request = options.on_request, on_close = options.on_close, decoder = frames.decoder(frames.MAX_REQUEST),
     pending = {}, count = 0, leaving = {}, session = {}, active_ms = uv.now(), paused = false,
   }, Connection)

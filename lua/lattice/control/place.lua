@@ -89,12 +89,29 @@ end
 --- Gives a socket that was just bound, and on which nobody listens yet, its owner and mode.
 ---@param path string
 ---@param gid integer?
+---@param everybody boolean?  all may connect: who listens judges them
 ---@return true?
 ---@return string? err
-function M.protect(path, gid)
+function M.protect(path, gid, everybody)
   local ok, why = uv.fs_chown(path, sys.uid(), gid or -1)
-  if ok then ok, why = uv.fs_chmod(path, gid and 432 or 384) end -- 0660, 0600
+  if ok then ok, why = uv.fs_chmod(path, everybody and 438 or gid and 432 or 384) end -- 0666, 0660, 0600
   if not ok then return trouble(path, why) end
+  return true
+end
+
+--- Lets everybody pass through the socket's directory to it, or no longer, where the directory is ours: nobody may list it.
+---@param path string
+---@param everybody boolean
+---@return true?
+---@return string? err
+function M.pass(path, everybody)
+  local dir, name = path:match("^(.*)/([^/]*)$")
+  if dir == "" then dir = "/" end
+  local there = uv.fs_stat(dir)
+  if not there or there.uid ~= sys.uid() or there.mode & STICKY ~= 0 then return true end
+  if dir ~= OWN and not holds_only(dir, name) then return true end
+  local ok, why = uv.fs_chmod(dir, everybody and 489 or 488) -- 0751, 0750
+  if not ok then return trouble(dir, why) end
   return true
 end
 

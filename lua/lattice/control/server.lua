@@ -5,7 +5,9 @@
 --   control:close(done)
 --
 -- Root and the members of the group may connect. Read-only verbs are for all of them, the others for root, for the
--- user the agent runs as, and for the users that `writers` names. A verb that throws is an error of its request only.
+-- user the agent runs as, and for the users that `writers` names. Users that the agent lets run commands (agent:may_run) may
+-- connect, too, and use the verbs of runs alone; where there are such, the socket is everybody's, and the others are turned
+-- away. A verb that throws is an error of its request only.
 local uv = require("luv")
 local connection = require("lattice.control.connection")
 local log = require("lattice.log")
@@ -18,6 +20,9 @@ local M = {}
 local limits = {
   connections = 64,  -- at once
   others = 48,       -- of them for users that may not write: they cannot lock root out
+  runners = 256,     -- beside them, at once: of users who may run commands and nothing else
+  runners_uid = 32,  -- of one of them
+  strangers = 16,    -- that are being told why not; those beyond are told nothing
   requests = 16,     -- under way in one connection
   queue = 256 << 10, -- bytes unread: beyond it items of streams are dropped, and no request is read
   most = 20 << 20,   -- bytes unread: beyond it the connection is closed
@@ -27,12 +32,14 @@ local limits = {
 
 ---@class lattice.control.Verb
 ---@field write boolean|fun(args: table): boolean  whether it changes anything
+---@field runs boolean?  it is of runs: for users who may run commands and nothing else, too
 ---@field run fun(request: lattice.control.Request, reply: lattice.control.Reply)
 
 ---@class lattice.control.Options
 ---@field path string
 ---@field group string?     group whose members may connect; where it does not exist, none may
 ---@field writers? (string|integer)[]  users (names, ids) that may use read-write verbs, beside root
+---@field everybody? boolean  anybody may connect: agent:may_run says who is not turned away
 ---@field limits? table<string, integer>  for tests
 
 ---@class lattice.control.Server
@@ -59,6 +66,10 @@ local function dispatch(self, request, reply)
   if not verb then
     return reply.error(("no verb '%s'; there are: %s"):format(request.verb, names(self.verbs)), "ENOSYS", 2)
   end
+  if request.access == "run" and not verb.runs then
+    return reply.error(("%s is not for you: uid %d may run commands here, and nothing else"):format(request.verb,
+      request.uid), "EPERM", 5)
+  end
   local ok, why = xpcall(function()
     local write = verb.write
     if type(write) == "function" then write = write(request.args) end
@@ -81,21 +92,33 @@ local function contains(list, value)
   return false
 end
 
--- Whether the peer may use read-only verbs, and all of them; nil and why when it may nothing.
+-- "write" (all verbs), "read" or "run"; nil and why when it may nothing.
 local function judge(self, who, fd)
   local home, why = peer.at_home(who.pid, fd)
   if home == nil then return nil, "it cannot be told where you run (" .. why .. ")" end
   if not home then return nil, "you are in another pid or user namespace (a sandbox?)" end
-  local writer = who.uid == 0 or who.uid == sys.uid() or contains(self.writers, who.uid)
-  if writer or (self.gid and (who.gid == self.gid or contains(who.groups, self.gid))) then return true, writer end
+  if who.uid == 0 or who.uid == sys.uid() or contains(self.writers, who.uid) then return "write" end
+  if self.gid and (who.gid == self.gid or contains(who.groups, self.gid)) then return "read" end
+  if self.agent.may_run and self.agent:may_run(who.uid) then return "run" end
   return nil, self.gid and ("uid %d is not in the group '%s' (sudo usermod -aG %s USER, then log in again)")
     :format(who.uid, self.group, self.group)
     or ("only root may: there is no group '%s' here"):format(self.group or "lattice")
 end
 
-local function full(self, writer)
-  if self.count >= self.limits.connections then return true end
-  return not writer and self.count_others >= self.limits.others
+local function count(self, access, uid, step)
+  local now = self.counts
+  if access == "run" then
+    now.run, now[uid] = now.run + step, (now[uid] or 0) + step
+    if now[uid] == 0 then now[uid] = nil end
+  else
+    now[access] = now[access] + step
+  end
+end
+
+local function full(self, access, uid)
+  local now, most = self.counts, self.limits
+  if access == "run" then return now.run >= most.runners or (now[uid] or 0) >= most.runners_uid end
+  return now.write + now.read >= most.connections or access == "read" and now.read >= most.others
 end
 
 local function accept(self)
@@ -107,30 +130,28 @@ local function accept(self)
     log.warn("control: a connection was not taken:", why)
     return pipe:close()
   end
-  local allowed, writer = judge(self, who, pipe:fileno())
-  local counted = allowed and not full(self, writer)
+  local access, refused = judge(self, who, pipe:fileno())
+  local class = not access and "stranger" or full(self, access, who.uid) and "crowd" or access
+  if (class == "stranger" or class == "crowd") and self.counts[class] >= self.limits.strangers then
+    return pipe:close()
+  end
   local one = connection.new(pipe, {
-    peer = who, writer = allowed and writer or false, limits = self.limits,
+    peer = who, access = access or "none", limits = self.limits,
     on_request = function(request, reply) dispatch(self, request, reply) end,
     on_close = function(one)
       if not self.connections[one] then return end
       self.connections[one] = nil
-      if counted then
-        self.count = self.count - 1
-        self.count_others = self.count_others - (writer and 0 or 1)
-      end
+      count(self, class, who.uid, -1)
       if self.closing then self.closing() end
     end,
   })
   self.connections[one] = true
-  if counted then
-    self.count = self.count + 1
-    self.count_others = self.count_others + (writer and 0 or 1)
-  elseif allowed then
+  count(self, class, who.uid, 1)
+  if class == "crowd" then
     one:reject("the agent has too many connections; try again", "EBUSY", 1)
-  else
-    log.warn(("control: pid %d, uid %d: %s"):format(who.pid, who.uid, writer))
-    one:reject("the control socket is not for you: " .. writer, "EACCES", 5)
+  elseif class == "stranger" then
+    log.warn(("control: pid %d, uid %d: %s"):format(who.pid, who.uid, refused))
+    one:reject("the control socket is not for you: " .. refused, "EACCES", 5)
   end
 end
 
@@ -180,7 +201,7 @@ local function listen(self, done)
   local ok, why, code = self.listener:bind(self.path)
   if ok then
     self.identity = place.identity(self.path)
-    ok, why = place.protect(self.path, self.gid)
+    ok, why = place.protect(self.path, self.gid, self.everybody)
   end
   if ok then
     ok, why, code = self.listener:listen(64, function(err)
@@ -199,6 +220,16 @@ local function listen(self, done)
   self.broken_pipe:start("sigpipe", function() end)
   self.broken_pipe:unref()
   done(self)
+end
+
+--- Whether users without any other right may connect, to run commands: what agent:may_run says is asked of each.
+---@param on boolean
+function Server:everybody_may(on)
+  if self.everybody == on then return end
+  self.everybody = on
+  local ok, why = place.protect(self.path, self.gid, on)
+  if ok then ok, why = place.pass(self.path, on) end
+  if not ok then log.error("control: " .. tostring(why)) end
 end
 
 local function user_ids(writers)
@@ -221,11 +252,14 @@ function M.open(agent, options, done)
   if not writers then return done(nil, why, "ENOENT") end
   local self = setmetatable({
     agent = agent, path = options.path, group = options.group, writers = writers, verbs = {}, connections = {},
-    count = 0, count_others = 0, limits = setmetatable(options.limits or {}, { __index = limits }),
+    everybody = options.everybody or false,
+    counts = { write = 0, read = 0, run = 0, stranger = 0, crowd = 0 }, limits = setmetatable(options.limits or {}, { __index = limits }),
   }, Server)
   self.gid = options.group and peer.group(options.group) or nil
   place.prepare(self.path, self.gid, function(ok, err, code)
     if not ok then return done(nil, err, code) end
+    if self.everybody then ok, err = place.pass(self.path, true) end
+    if not ok then return done(nil, err, "EACCES") end
     self.listener = uv.new_pipe(false)
     require("lattice.control.verbs").add(self, agent)
     listen(self, done)

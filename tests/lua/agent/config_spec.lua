@@ -4,11 +4,15 @@ local KEY = ("A"):rep(43) .. "="
 local FILES = {
   ["/etc/lattice/policy.d/20-web.lua"] = "file", ["/etc/lattice/policy.d/10-base.lua"] = "file",
   ["/etc/lattice/policy.d/.hidden.lua"] = "file", ["/etc/lattice/policy.d/notes.txt"] = "file",
-  ["/etc/lattice/open.lua"] = "file", ["/etc/lattice/wf0.key"] = "file", ["/sys/class/net/eth0"] = "directory",
+  ["/etc/lattice/open.lua"] = "file", ["/etc/lattice/agent.lua"] = "file",
+  ["/etc/lattice/alice.lua"] = "file", ["/etc/lattice/wf0.key"] = "file", ["/sys/class/net/eth0"] = "directory",
 }
 local fs = {
   stat = function(path)
-    if FILES[path] then return { type = FILES[path], mode = path:find("open", 1, true) and 438 or 384 } end
+    if FILES[path] then
+      return { type = FILES[path], mode = path:find("open", 1, true) and 438 or 384,
+        uid = path:find("alice", 1, true) and 1000 or 0 }
+    end
     return nil, "no such file or directory"
   end,
   list = function(folder)
@@ -22,7 +26,10 @@ local fs = {
 }
 
 local function load(text)
-  return config.load("/etc/lattice/lattice.lua", { text = text, fs = fs })
+  return config.load("/etc/lattice/lattice.lua", { text = text, fs = fs, user_id = function(name)
+    if name == "alice" or name == "bob" then return name == "alice" and 1000 or 1001 end
+    return nil, "look up a user: No such file or directory"
+  end })
 end
 
 local whole = [[
@@ -114,6 +121,47 @@ describe("lattice.lua", function()
       local c, err = load(case[1])
       assert.is_nil(c)
       assert.is_truthy(err:find("/etc/lattice/lattice.lua", 1, true), err)
+      assert.is_truthy(err:find(case[2], 1, true), err)
+    end)
+  end
+
+  it("reads who may run what", function()
+    local c, err = load([[
+      device "e" { kind = "existing" }
+      runs { { user = "alice", policies = { "agent.lua" }, limits = { memory = "2G", cpu = 1.5, pids = 64 },
+               network = "wf0" },
+             { user = 65534, policies = "agent.lua", most = 2 }, most = 10 }
+    ]])
+    assert.equal("", err)
+    assert.equal(10, c.runs.most)
+    assert.same({ user = "alice", uid = 1000, policies = { "/etc/lattice/agent.lua" }, network = "wf0", most = 8,
+      limits = { memory = 2 << 30, cpu = 1.5, pids = 64 }, where = "/etc/lattice/lattice.lua:2" }, c.runs[1])
+    assert.same({ 65534, 2 }, { c.runs[2].uid, c.runs[2].most })
+    assert.equal(0, #assert(load('device "e" { kind = "existing" }')).runs)
+  end)
+
+  local runs = {
+    { 'runs "alice"', "runs takes a list of tables, not 'alice'" },
+    { '\nruns { { user = "carol", policies = { "agent.lua" } } }', ":2: there is no user 'carol' (look up a user: No such" },
+    { 'runs { { policies = { "agent.lua" } } }', "runs: entry 1 has no user" },
+    { 'runs { { user = "alice" } }', "runs: entry 1 has no policies" },
+    { 'runs { { user = "alice", policies = {} } }', "policies is a list of files" },
+    { 'runs { { user = "alice", policies = { "none.lua" } } }', "/etc/lattice/none.lua cannot be read" },
+    { 'runs { { user = "alice", policies = { "open.lua" } } }', "every user can write /etc/lattice/open.lua" },
+    { 'runs { { user = "alice", policies = { "alice.lua" } } }', "alice.lua belongs to alice, whom it is to hold" },
+    { 'runs { { user = "alice", policies = { "agent.lua" }, limit = {} } }', "did you mean limits?" },
+    { 'runs { { user = "alice", policies = { "agent.lua" }, limits = { memry = "1G" } } }', "did you mean memory?" },
+    { 'runs { { user = "alice", policies = { "agent.lua" }, network = "lo" } }', "lo is the host's own loopback" },
+    { 'runs { { user = "alice", policies = { "agent.lua" }, most = 0 } }', "most cannot be 0 (expected 1 to 4096)" },
+    { 'runs { { user = "alice", policies = { "agent.lua" } }, { user = 1000, policies = { "agent.lua" } } }',
+      "runs: user '1000' is there already, at /etc/lattice/lattice.lua:1" },
+    { 'runs { users = {} }', "runs has no 'users'" },
+    { 'runs {}\nruns {}', ":2: runs is given twice" },
+  }
+  for _, case in ipairs(runs) do
+    it("refuses " .. case[1]:gsub("%s+", " "), function()
+      local c, err = load(case[1])
+      assert.is_nil(c)
       assert.is_truthy(err:find(case[2], 1, true), err)
     end)
   end

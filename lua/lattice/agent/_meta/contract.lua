@@ -39,8 +39,19 @@
 ---@field writers? string[]   users who may use its read-write verbs, beside root: writers { "operator" }
 ---@field pins string           directory on a bpffs
 ---@field names? { listen?: string, observe: boolean }  DNS on the node
+---@field runs lattice.agent.RunsOf[]  users who may have their commands walled; most: how many at a time, of all
 ---@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn), in order; what they raise is logged by the agent
 ---@field warnings string[]
+
+--- What one user may run, and how.
+---@class lattice.agent.RunsOf
+---@field user string
+---@field uid integer
+---@field policies string[]     files: a run is by one of them
+---@field limits table<string, number>  the stricter of these and the policy's own holds
+---@field network? string       device that all sockets are bound to
+---@field most integer          runs at a time
+---@field where string
 
 ---@class lattice.agent.Handler
 ---@field name string

@@ -225,7 +225,7 @@ describe("the control socket", function()
     local _, err = third:call("version")
     assert.matches("too many connections", err.text)
     open_clients[1]:close()
-    assert(until_(function() return control.count == 1 end))
+    assert(until_(function() return control.counts.write == 1 end))
     assert(assert(connect()):call("version"))
   end)
 
@@ -254,6 +254,31 @@ describe("the control socket", function()
     assert.equal(2, assert(c:call("open")).n)
     c:close()
     assert(until_(function() return #told == 2 end))
+  end)
+
+  it("lets users who may run commands use the verbs of runs, and no others", function()
+    control:verb("run-it", { runs = true, run = function(request, reply) reply({ uid = request.uid }) end })
+    local c = assert(connect())
+    assert.equal(sys.uid(), assert(c:call("run-it")).uid)
+    for one in pairs(control.connections) do one.access = "run" end
+    assert(c:call("run-it"))
+    for _, verb in ipairs({ "status", "reload", "watch", "version", "down" }) do
+      local _, err = c:call(verb)
+      assert.same({ "EPERM", 5 }, { err.code, err.exit })
+      assert.matches("may run commands here, and nothing else", err.text)
+    end
+    assert.equal(0, #agent.calls)
+  end)
+
+  it("is everybody's to connect to where there are such users, and is closed again when there are none", function()
+    local path = dir .. "/control.sock"
+    assert.equal(384, uv.fs_stat(path).mode & 511)
+    control:everybody_may(true)
+    assert.equal(438, uv.fs_stat(path).mode & 511) -- 0666
+    assert.equal(489, uv.fs_stat(dir).mode & 511)  -- 0751: nobody lists it
+    control:everybody_may(false)
+    assert.equal(384, uv.fs_stat(path).mode & 511)
+    assert.equal(488, uv.fs_stat(dir).mode & 511)
   end)
 
   it("is of the mode that lets the group in, and nobody else", function()
