@@ -221,19 +221,28 @@ static int family_of(lua_State *L, int index)
 	return (int)family;
 }
 
-static int restore(lua_State *L, enum what what)
+/* What the program of family argument 2 and of our back end does: its name ends with `ending`. */
+static void begin(lua_State *L, struct run *how, enum what what, const char *ending, struct call *call)
 {
 	struct tables *t = lat_box_check(L, 1, &tables_type);
-	struct run how = { .what = what, .family = family_of(L, 2), .legacy = t->legacy };
-	struct call call = { .argc = 0 };
+
+	*how = (struct run){ .what = what, .family = family_of(L, 2), .legacy = t->legacy };
+	*call = (struct call){ .argc = 0 }; /* the list ends with NULL */
+	snprintf(call->program, sizeof(call->program), "%s-%s%s", how->family == 6 ? "ip6tables" : "iptables",
+		t->legacy ? "legacy" : "nft", ending);
+	if (t->netns >= 0)
+		enter_netns(call, t->netns);
+	add(call, call->program);
+}
+
+static int restore(lua_State *L, enum what what)
+{
+	struct call call;
+	struct run how;
 
 	luaL_checkstring(L, 3);
 	luaL_checktype(L, 4, LUA_TFUNCTION);
-	snprintf(call.program, sizeof(call.program), "%s-%s-restore", how.family == 6 ? "ip6tables" : "iptables",
-		t->legacy ? "legacy" : "nft");
-	if (t->netns >= 0)
-		enter_netns(&call, t->netns);
-	add(&call, call.program);
+	begin(L, &how, what, "-restore", &call);
 	add(&call, "-w");
 	add(&call, LOCK_WAIT);
 	add(&call, "--noflush");
@@ -255,17 +264,12 @@ static int l_apply(lua_State *L)
 static int l_save(lua_State *L)
 {
 	static const char *const names[] = { "filter", "nat", "mangle", "raw", "security", NULL };
-	struct tables *t = lat_box_check(L, 1, &tables_type);
-	struct run how = { .what = SAVE, .family = family_of(L, 2), .legacy = t->legacy };
 	const char *table = names[luaL_checkoption(L, 3, NULL, names)];
-	struct call call = { .argc = 0 };
+	struct call call;
+	struct run how;
 
 	luaL_checktype(L, 4, LUA_TFUNCTION);
-	snprintf(call.program, sizeof(call.program), "%s-%s-save", how.family == 6 ? "ip6tables" : "iptables",
-		t->legacy ? "legacy" : "nft");
-	if (t->netns >= 0)
-		enter_netns(&call, t->netns);
-	add(&call, call.program);
+	begin(L, &how, SAVE, "-save", &call);
 	add(&call, "-c");
 	add(&call, "-t");
 	add(&call, table);
@@ -274,18 +278,13 @@ static int l_save(lua_State *L)
 
 static int l_list(lua_State *L)
 {
-	struct tables *t = lat_box_check(L, 1, &tables_type);
-	struct run how = { .what = LIST, .family = family_of(L, 2), .legacy = t->legacy };
 	const char *chain = luaL_checkstring(L, 3);
-	struct call call = { .argc = 0 };
+	struct call call;
+	struct run how;
 
 	luaL_argcheck(L, chain[0] && chain[0] != '-' && strlen(chain) < 29, 3, "name of a chain expected");
 	luaL_checktype(L, 4, LUA_TFUNCTION);
-	snprintf(call.program, sizeof(call.program), "%s-%s", how.family == 6 ? "ip6tables" : "iptables",
-		t->legacy ? "legacy" : "nft");
-	if (t->netns >= 0)
-		enter_netns(&call, t->netns);
-	add(&call, call.program);
+	begin(L, &how, LIST, "", &call);
 	add(&call, "-w");
 	add(&call, LOCK_WAIT);
 	add(&call, "-S");

@@ -269,30 +269,31 @@ static uint32_t encode_list(lua_State *L, const struct lat_map *m, char **keys, 
 	return (uint32_t)n;
 }
 
-static int l_update(lua_State *L)
+static int write_list(lua_State *L, int (*write)(const struct lat_map *, const void *, const void *, uint32_t), const char *tried)
 {
 	struct lat_map *m = check(L);
 	char *keys, *values;
 	uint32_t n = encode_list(L, m, &keys, &values);
-	int r = lat_map_update(m, keys, values, n);
+	int r = write(m, keys, values, n);
 
 	if (r < 0)
-		return lat_push_errno(L, r, "set entries");
+		return lat_push_errno(L, r, tried);
 	lua_pushinteger(L, r);
 	return 1;
 }
 
+static int l_update(lua_State *L)
+{
+	return write_list(L, lat_map_update, "set entries");
+}
+
 static int l_replace(lua_State *L)
 {
-	struct lat_map *m = check(L);
-	char *keys, *values;
-	uint32_t n = encode_list(L, m, &keys, &values);
-	int r = lat_map_replace(m, keys, values, n);
+	int pushed = write_list(L, lat_map_replace, "replace the entries");
 
-	if (r < 0)
-		return lat_push_errno(L, r, "replace the entries");
-	lua_pushboolean(L, true);
-	return 1;
+	if (pushed == 1) /* there is no count */
+		lua_pushboolean(L, true);
+	return pushed;
 }
 
 /* ---- the map itself ---- */
