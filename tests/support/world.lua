@@ -212,8 +212,17 @@ function World.mode(path)
   return table.concat(letters)
 end
 
+-- Kernel mode needs the control groups, which `ip netns exec` covers with a /sys of its own.
+local with_cgroups = [[
+  for f in /etc/netns/NS/*; do mount --bind $f /etc/${f##*/}; done
+  exec "$@"]]
+
 local function prefix(ns, opts)
   local argv = { "/usr/bin/env", "ip", "netns", "exec", ns }
+  if opts.mode == "kernel" then
+    return { "/usr/bin/env", "nsenter", "--net=/run/netns/" .. ns, "unshare", "--mount", "--propagation", "private",
+      "/bin/sh", "-ec", (with_cgroups:gsub("NS", ns)), "sh" }
+  end
   if opts.user and uv.getuid() == 0 then
     local become = { "setpriv", "--reuid", opts.user, "--regid", opts.user, "--clear-groups" }
     if World.in_userns then
@@ -268,13 +277,25 @@ function World:serve(argv, opts)
   return p
 end
 
---- Starts `lattice` with these arguments in the host namespace, as an ordinary user.
+--- Why this mode of `lattice run` cannot be tested here, or nil.
+---@param mode string
+function World.no_mode(mode)
+  if mode == "kernel" and (World.in_userns or uv.getuid() ~= 0) then return "kernel mode needs the host's root" end
+  local said = spawn({ World.lattice_path, "run", "-q", "--mode", mode, "--", "true" }, {}):wait().err
+  local why = said:match("cannot be had: (it is not in this build)") or said:match("cannot be had: (Pro feature)")
+  return why and ("mode %s: %s"):format(mode, why)
+end
+
+--- Starts `lattice` with these arguments in the host namespace, as an ordinary user. opts.mode: of `run`; kernel: as root.
 function World:start_lattice(args, opts)
   opts = opts or {}
   opts.user = opts.user or "65534"
   opts.cwd = opts.cwd or self.home
   local argv = { World.lattice_path }
-  for _, word in ipairs(args) do argv[#argv + 1] = word end
+  for i, word in ipairs(args) do
+    argv[#argv + 1] = word
+    if i == 1 and opts.mode then table.move({ "--mode", opts.mode }, 1, 2, #argv + 1, argv) end
+  end
   return self:start("host", argv, opts)
 end
 
