@@ -1,5 +1,6 @@
--- Ways round the network wall (THREATS 2.1 to 2.3). Each attack is tried for real; what counts is whether a packet for the
--- forbidden addresses came over the wire. The control runs the same attack without the sandbox and must be seen.
+-- Ways round the network wall (THREATS 2.1 to 2.4), in each mode that has one. Each attack is tried for real; what counts is
+-- whether a packet for the forbidden addresses came over the wire. The control runs the same attack without the sandbox and
+-- must be seen. In kernel mode the attacker has the uid of root.
 package.path = "tests/support/?.lua;" .. package.path
 local World = require("world")
 
@@ -17,49 +18,66 @@ local by_output = { ["race-family"] = true, ["race-descriptor"] = true, families
 -- What a control needs beyond an ordinary user.
 local as_root = {
   ["bind-device"] = true, ["raw-udp"] = true, ["packet-socket"] = true, ["ping-socket"] = true,
-  ["routing-header"] = true,
+  ["routing-header"] = true, ["routing-message"] = true, ["extension-headers"] = true, ["cgroup-procs"] = true,
+  ["clone-into-cgroup"] = true,
 }
+-- Whose control the kernel of the sender or of the receiver stops.
+local no_control = { inherited = true, ["routing-header"] = true, ["routing-message"] = true, ["io-uring"] = true }
 -- Refused without a judged attempt (the kernel or the filter says no before there is a destination).
 local silent = {
   ["packet-socket"] = true, ["raw-udp"] = true, ["other-streams"] = true, ["io-uring"] = true, x32 = true,
   inherited = true, families = true, ["race-family"] = true, ["race-descriptor"] = true,
   ["routing-header"] = true, -- the trap's kernel drops the packet before it is one flow or another
+  ["routing-message"] = true, ["clone-into-cgroup"] = true,
 }
+-- The same in one mode: before there is a flow to judge.
+local silent_in = { user = { ["extension-headers"] = true }, kernel = { mptcp = true } }
 
 local missing = World.missing() or
   (not require("luv").fs_access(World.helpers .. "attack", "X") and "no build/helpers/attack" or nil)
 
-describe("escape:", function()
-  if missing then
-    pending("all of it", missing)
-    return
+-- Groups that judge nobody, where an attacker would be free: one in each kind of hierarchy that is here.
+local function make_groups()
+  local uv, made = require("luv"), {}
+  for _, root in ipairs({ "/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/pids" }) do
+    local path = ("%s/lattice-escape-%d"):format(root, uv.os_getpid())
+    if uv.fs_access(root .. "/cgroup.procs", "W") and uv.fs_mkdir(path, tonumber("755", 8)) then made[#made + 1] = path end
   end
-  local world, watcher, outside
-  local program = {} -- attack -> the helper that has it
-  local tries = os.getenv("LATTICE_ESCAPE_TRIES") or "20000"
+  return made
+end
 
-  local function seen(address)
-    return select(2, watcher.out:gsub("leak %d+ " .. address:gsub("%p", "%%%0") .. "\n", ""))
-  end
+for _, mode in ipairs({ "user", "kernel" }) do
+  describe("escape, mode " .. mode .. ":", function()
+    if missing or World.no_mode(mode) then
+      pending("all of it", missing or World.no_mode(mode))
+      return
+    end
+    local world, watcher, outside, cgroups
+    local program = {} -- attack -> the helper that has it
+    local tries = os.getenv("LATTICE_ESCAPE_TRIES") or "20000"
 
-  -- How many packets came for the addresses. A mark comes first: everything sent before it has been seen.
-  local function leaks(addresses)
-    local before = seen("203.0.113.11")
-    world:run("host", { "bash", "-c", "echo mark > /dev/udp/203.0.113.11/9" })
-    watcher:expect(function() return seen("203.0.113.11") > before end)
-    local count = 0
-    for _, address in ipairs(addresses) do count = count + seen(address) end
-    return count
-  end
+    local function seen(address)
+      return select(2, watcher.out:gsub("leak %d+ " .. address:gsub("%p", "%%%0") .. "\n", ""))
+    end
 
-  setup(function()
-    world = World.new()
-    local words = { World.helpers .. "watcher", "v0", "203.0.113.11" }
-    for _, address in ipairs(of_control) do words[#words + 1] = address end
-    for i = 1, 2 do words[#words + 1] = of_sandbox[i] end
-    watcher = world:start("server", words)
-    watcher:expect("ready")
-    world:serve({ "python3", "-c", [[
+    -- How many packets came for the addresses. A mark comes first: everything sent before it has been seen.
+    local function leaks(addresses)
+      local before = seen("203.0.113.11")
+      world:run("host", { "bash", "-c", "echo mark > /dev/udp/203.0.113.11/9" })
+      watcher:expect(function() return seen("203.0.113.11") > before end)
+      local count = 0
+      for _, address in ipairs(addresses) do count = count + seen(address) end
+      return count
+    end
+
+    setup(function()
+      world, cgroups = World.new(), make_groups()
+      local words = { World.helpers .. "watcher", "v0", "203.0.113.11" }
+      for _, address in ipairs(of_control) do words[#words + 1] = address end
+      for i = 1, 2 do words[#words + 1] = of_sandbox[i] end
+      watcher = world:start("server", words)
+      watcher:expect("ready")
+      world:serve({ "python3", "-c", [[
 import socket, threading
 u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.bind(("::", 80))
 t = socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True, backlog=4096)
@@ -68,56 +86,60 @@ def udp():
 threading.Thread(target=udp, daemon=True).start()
 while True: t.accept()[0].close()
 ]] }, { tcp = 80, udp = 80 })
-    outside = world:start("host", { "python3", "-c", [[
+      outside = world:start("host", { "python3", "-c", [[
 import socket, sys
 s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1024); print("listening", flush=True)
 while True: s.accept()[0].close(); print("reached", flush=True)
-]], world.home .. "/o.sock" }, { user = "65534" })
-    outside:expect("listening")
-  end)
-
-  teardown(function() world:close() end)
-
-  local list = {}
-  for _, helper in ipairs({ "attack", "race" }) do
-    for name in io.popen(World.helpers .. helper .. " --list"):lines() do
-      list[#list + 1], program[name] = name, World.helpers .. helper
-    end
-  end
-
-  for _, name in ipairs(list) do
-    it(name .. " reaches the forbidden server without the sandbox, and not with it", function()
-      local before = leaks(of_control)
-      if not by_output[name] then
-        local control = world:run("host", { program[name], name },
-          { user = not as_root[name] and "65534" or nil, env = { TRIES = "2000" }, timeout = 60000 })
-        if control.status == 77 then
-          if name ~= "io-uring" then return pending(name .. ": " .. control.err) end
-        elseif name ~= "inherited" and name ~= "routing-header" then
-          assert.equal(0, control.status, control.err)
-          assert.is_true(leaks(of_control) > before, "the control did not leak: the attack proves nothing")
-        end
-      end
-      before = leaks(of_sandbox)
-      local p = world:under(policy, { program[name], name }, { timeout = 120000, options = { "-q" }, env = {
-        TRIES = tries, UNIX_PATH = world.home .. "/o.sock", INSIDE = "1", FORBIDDEN4 = of_sandbox[1],
-        FORBIDDEN6 = of_sandbox[2],
-      } })
-      assert.is_true(p.status == 0 or p.status == 77, ("status %s: %s"):format(p.status, p.err))
-      assert.equal(before, leaks(of_sandbox), "packets for a forbidden address; the last: " .. watcher.out:sub(-160))
-      assert.equal("listening\n", outside.out)
-      assert.not_matches("open %w", p.out)
-      assert.not_matches("reached [1-9]", p.out)
-      assert.not_matches("made [1-9]", p.out)
-      if not silent[name] then
-        assert.is_true(#World.find(p.audit, { kind = "verdict", action = "deny" }) > 0, "no audit line of the denial")
-      end
+  ]], world.home .. "/o.sock" }, { user = "65534" })
+      outside:expect("listening")
     end)
-  end
 
-  it("positive: what the policy allows is reached", function()
-    local p = world:under(policy, { "bash", "-c",
-      "exec 3<>/dev/tcp/203.0.113.9/80 && echo tcp; echo x > /dev/udp/203.0.113.9/80 && echo udp" })
-    assert.equal("tcp\nudp\n", p.out)
+    teardown(function()
+      world:close()
+      for _, path in ipairs(cgroups) do assert(require("luv").fs_rmdir(path)) end
+    end)
+
+    local list = {}
+    for _, helper in ipairs({ "attack", "packets", "race" }) do
+      for name in io.popen(World.helpers .. helper .. " --list"):lines() do
+        list[#list + 1], program[name] = name, World.helpers .. helper
+      end
+    end
+
+    for _, name in ipairs(list) do
+      it(name .. " reaches the forbidden server without the sandbox, and not with it", function()
+        local before = leaks(of_control)
+        if not by_output[name] then
+          local control = world:run("host", { program[name], name }, { timeout = 60000,
+            user = not as_root[name] and "65534" or nil, mode = name:find("cgroup", 1, true) and "kernel" or nil,
+            env = { TRIES = "2000", CGROUPS = cgroups[1] and table.concat(cgroups, ":") } })
+          if control.status == 77 and not no_control[name] then return pending(name .. ": " .. control.err) end
+          if not no_control[name] then
+            assert.equal(0, control.status, control.err)
+            assert.is_true(leaks(of_control) > before, "the control did not leak: the attack proves nothing")
+          end
+        end
+        before = leaks(of_sandbox)
+        local p = world:under(policy, { program[name], name }, { mode = mode, timeout = 120000, options = { "-q" }, env = {
+          TRIES = tries, UNIX_PATH = world.home .. "/o.sock", INSIDE = "1", FORBIDDEN4 = of_sandbox[1],
+          FORBIDDEN6 = of_sandbox[2], CGROUPS = cgroups[1] and table.concat(cgroups, ":"),
+        } })
+        assert.is_true(p.status == 0 or p.status == 77, ("status %s: %s"):format(p.status, p.err))
+        assert.equal(before, leaks(of_sandbox), "packets for a forbidden address; the last: " .. watcher.out:sub(-160))
+        assert.equal("listening\n", outside.out)
+        assert.not_matches("open %w", p.out)
+        assert.not_matches("reached [1-9]", p.out)
+        assert.not_matches("made [1-9]", p.out)
+        if not silent[name] and not silent_in[mode][name] then
+          assert.is_true(#World.find(p.audit, { kind = "verdict", action = "deny" }) > 0, "no audit line of the denial")
+        end
+      end)
+    end
+
+    it("positive: what the policy allows is reached", function()
+      local p = world:under(policy, { "bash", "-c",
+        "exec 3<>/dev/tcp/203.0.113.9/80 && echo tcp; echo x > /dev/udp/203.0.113.9/80 && echo udp" }, { mode = mode })
+      assert.equal("tcp\nudp\n", p.out)
+    end)
   end)
-end)
+end
