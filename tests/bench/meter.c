@@ -8,7 +8,7 @@
  *       rr        request and response on one connection   -> "rr PER_SECOND P50_US P99_US P999_US"
  *       crr       connect, request, response, close        -> the same
  *       udprr     request and response by datagrams        -> the same
- *       connect   connect and reset, nothing sent          -> the same
+ *       connect   connect and reset, nothing sent          -> the same; the times are of connect(2) alone
  * The first byte that a server reads on a connection names what it does: E echo, S sink, R send. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -220,12 +220,15 @@ static void report(const char *mode, double elapsed)
 		(double)times[(size_t)((double)n * .99)], (double)times[(size_t)((double)n * .999)]);
 }
 
-static int dial(int type)
+/* took: seconds that connect(2) did */
+static int dial(int type, double *took)
 {
 	int fd = socket(to.ss_family, type | SOCK_CLOEXEC, 0), on = 1;
+	double from = now();
 
 	if (connect(fd, (struct sockaddr *)&to, to_len) < 0)
 		die("connect");
+	*took = now() - from;
 	if (type == SOCK_STREAM)
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return fd;
@@ -234,8 +237,8 @@ static int dial(int type)
 static void stream(const char *mode, double seconds)
 {
 	bool back = mode[0] == 'r';
-	int fd = dial(SOCK_STREAM);
 	double start, t = 0;
+	int fd = dial(SOCK_STREAM, &start);
 	uint64_t bytes = 0;
 
 	buf[0] = back ? 'R' : 'S';
@@ -280,12 +283,12 @@ static void transactions(const char *mode, double seconds, size_t size)
 {
 	bool each = mode[0] == 'c', silent = strcmp(mode, "connect") == 0;
 	int type = strcmp(mode, "udprr") == 0 ? SOCK_DGRAM : SOCK_STREAM;
-	double start = now(), t = start, end;
+	double start = now(), t = start, end, took = 0;
 	int fd = -1;
 
 	while (t - start < seconds) {
 		if (fd < 0)
-			fd = dial(type);
+			fd = dial(type, &took);
 		if (!silent)
 			exchange(fd, size);
 		if (each) {
@@ -293,7 +296,7 @@ static void transactions(const char *mode, double seconds, size_t size)
 			fd = -1;
 		}
 		end = now();
-		record(end - t);
+		record(silent ? took : end - t);
 		t = end;
 	}
 	report(mode, t - start);

@@ -41,20 +41,42 @@ local bwrap = "bwrap --unshare-user --unshare-pid --ro-bind / / --dev /dev --pro
 
 local function script(text, words) return "sh -c " .. quote(text) .. " sh " .. words end
 
+local function write(path, text)
+  local f <close> = assert(io.open(path, "w"))
+  f:write(text)
+  return path
+end
+
+-- Those of the list that run here; the others with the reason.
+local function working(all, become)
+  local systems, left_out = {}, {}
+  for _, system in ipairs(all) do
+    if system.needs and not M.line_of("sh -c 'command -v " .. system.needs .. "'") then
+      left_out[#left_out + 1] = system.name .. ": " .. system.needs .. " is not installed"
+    elseif (system.no_root or system.root) and os.getenv("LATTICE_IN_USERNS") then
+      left_out[#left_out + 1] = system.name .. (system.root and ": needs the host's root; run the bench as root"
+        or ": does not run as root of a user namespace; run the bench as root")
+    elseif M.line_of(become(system) .. system.run("/bin/echo ok", 7777)) ~= "ok" then
+      left_out[#left_out + 1] = system.name .. ": is installed, but does not run here"
+    else
+      systems[#systems + 1] = system
+    end
+  end
+  return systems, left_out
+end
+
 --- What can be compared here. A rival that is missing or does not run is in `left_out` with the reason.
 ---@param lattice string  path
 ---@param dir string      a folder that the ordinary user can read and write
----@param become string   words before a command that make it the ordinary user's
+---@param become fun(system: table): string  words before a command that make it the system's user's
 ---@return table[] systems  name, host, run(command, port) -> shell words
 ---@return string[] left_out
 function M.list(lattice, dir, become)
-  local f <close> = assert(io.open(dir .. "/policy.lua", "w"))
-  f:write(policy)
-  f:flush()
+  write(dir .. "/policy.lua", policy)
   local all = {
     { name = "native", host = "127.0.0.1", run = function(c) return c end },
-    { name = "lattice run", host = "127.0.0.1", run = function(c)
-      return ("%s run -q --policy %s/policy.lua --audit %s/audit.jsonl -- %s"):format(lattice, dir, dir, c)
+    { name = "lattice run", id = "user", host = "127.0.0.1", run = function(c)
+      return ("%s run -q --mode user --policy %s/policy.lua --audit %s/audit.jsonl -- %s"):format(lattice, dir, dir, c)
     end },
     { name = "bwrap, shared net", needs = "bwrap", host = "127.0.0.1", run = function(c) return bwrap .. " -- " .. c end },
     { name = "pasta -T (splice)", needs = "pasta", no_root = true, host = "127.0.0.1", run = function(c)
@@ -68,19 +90,34 @@ function M.list(lattice, dir, become)
       return script(proxy:gsub("BWRAP", bwrap), port .. " " .. c)
     end },
   }
-  local systems, left_out = {}, {}
-  for _, system in ipairs(all) do
-    if system.needs and not M.line_of("sh -c 'command -v " .. system.needs .. "'") then
-      left_out[#left_out + 1] = system.name .. ": " .. system.needs .. " is not installed"
-    elseif system.no_root and os.getenv("LATTICE_IN_USERNS") then
-      left_out[#left_out + 1] = system.name .. ": does not run as root of a user namespace; run the bench as root"
-    elseif M.line_of(become .. system.run("/bin/echo ok", 7777)) ~= "ok" then
-      left_out[#left_out + 1] = system.name .. ": is installed, but does not run here"
-    else
-      systems[#systems + 1] = system
+  return working(all, become)
+end
+
+-- A question that is never met makes the filter notify every connect; the handler is asked each time.
+local ask = policy .. 'ask "tcp to 192.0.2.1 port 22"\n'
+local handler = policy:gsub("allow", "ask")
+  .. 'on("ask", function(flow) return flow.port > 7000 and "allow" or "deny", { scope = "once" } end)\n'
+
+--- The modes of `lattice run`, native first; arguments and results as of list().
+function M.modes(lattice, dir, become)
+  for name, text in pairs({ policy = policy, ask = ask, handler = handler }) do
+    write(("%s/%s.lua"):format(dir, name), text)
+  end
+  local function run(mode, file)
+    return function(c)
+      local base = dir .. "/" .. file
+      return ("%s run -q --mode %s --policy %s.lua --audit %s-%s.jsonl -- %s"):format(lattice, mode, base, base, mode, c)
     end
   end
-  return systems, left_out
+  return working({
+    { name = "native", host = "127.0.0.1", run = function(c) return c end },
+    { name = "kernel", id = "kernel", root = true, host = "127.0.0.1", run = run("kernel", "policy") },
+    { name = "kernel, notify", root = true, host = "127.0.0.1", run = run("kernel", "ask") },
+    { name = "kernel, notify + Lua", root = true, host = "127.0.0.1", run = run("kernel", "handler") },
+    { name = "user", id = "user", host = "127.0.0.1", run = run("user", "policy") },
+    { name = "user, Lua", host = "127.0.0.1", run = run("user", "handler") },
+    { name = "preload", host = "127.0.0.1", run = run("preload", "policy") },
+  }, become)
 end
 
 -- Namespaces of the bench's own, where nothing outlives it, a TUN device that everybody may open, and an ordinary user.

@@ -247,7 +247,7 @@ return {
   { name = "fuzz-long", about = "libFuzzer, LATTICE_FUZZ_SECONDS (300) a target", named = true,
     run = fuzz_long },
   { name = "bench", about = "ratios to native, beside the rivals", named = true, run = function(ctx)
-    for _, script in ipairs({ "tests/bench/run", "tests/bench/policy_load", "tests/bench/events",
+    for _, script in ipairs({ "tests/bench/run", "tests/bench/run --modes", "tests/bench/policy_load", "tests/bench/events",
       "tests/bench/node" }) do
       local ok, _, code = os.execute(steps.prefix .. script .. " </dev/null")
       if ok then
