@@ -124,7 +124,7 @@ int lat_mounts_protect(struct lat_setup *s, const char *path)
 {
 	int r = bind_over(path, path);
 
-	if (r == -ENOENT)
+	if (r == -ENOENT || r == -EACCES) /* nothing there, or no way there */
 		return 0;
 	if (!r)
 		r = lat_mounts_readonly(path);
@@ -135,6 +135,8 @@ int lat_mounts_protect(struct lat_setup *s, const char *path)
  * read-only. */
 static int bind_files(struct lat_setup *s)
 {
+	/* A command with the uid of root owns them: what an agent reads next, and its socket. */
+	static const char *const own[] = { "/etc/lattice", "/run/lattice" };
 	const struct lat_launch_spec *spec = s->spec;
 	int r;
 
@@ -153,6 +155,8 @@ static int bind_files(struct lat_setup *s)
 		r = replace(s, STAGE "/hosts", "/etc/hosts", s->hosts);
 	if (!r && !access("/etc/nsswitch.conf", F_OK))
 		r = replace(s, STAGE "/nsswitch.conf", "/etc/nsswitch.conf", s->nsswitch);
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(own) && !r; i++)
+		r = lat_mounts_protect(s, own[i]);
 	for (size_t i = 0; i < spec->readonly_count && !r; i++)
 		r = lat_mounts_protect(s, spec->readonly[i]);
 	for (size_t i = 0; i < spec->hide_count && !r; i++)

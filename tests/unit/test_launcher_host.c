@@ -86,6 +86,13 @@ static int in_other_mounts(const char *arg)
 	return !mkdir(path, 0700) || errno != EROFS ? WRONG : 0;
 }
 
+static int in_own_folders(const char *arg)
+{
+	if (access("/run/lattice/control.sock", F_OK) || !unlink("/run/lattice/control.sock") || errno != EROFS)
+		return WRONG;
+	return open("/run/lattice/new", O_WRONLY | O_CREAT, 0600) >= 0 || errno != EROFS ? WRONG : 0;
+}
+
 static const int lengths[] = { 0, 1, 2, 15, 16, 17, 24, 27, 28, 29, 32, 110, 128, 129, -1 };
 
 /* No such descriptor: the kernel says EBADF, the supervisor of this test EXDEV. */
@@ -243,6 +250,22 @@ static void other_mounts_of_the_kernel_are_read_only_too(void **state)
 	assert_int_equal(status, 0);
 }
 
+static void the_agents_own_folders_are_read_only(void **state)
+{
+	int fd, status;
+
+	if (geteuid())
+		skip();
+	assert_int_equal(mount("none", "/run", "tmpfs", 0, NULL), 0);
+	assert_int_equal(mkdir("/run/lattice", 0755), 0);
+	fd = open("/run/lattice/control.sock", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	status = run("own_folders", "");
+	assert_int_equal(umount2("/run", MNT_DETACH), 0);
+	assert_int_equal(status, 0);
+}
+
 static void connects_of_ips_length_reach_the_kernel(void **state)
 {
 	assert_int_equal(run("connects", "tables"), 0);
@@ -340,7 +363,8 @@ static void the_self_check_finds_a_hole_and_a_wall(void **state)
 }
 
 static const struct inside table[] = { { "cgroup_files", in_cgroup_files },
-	{ "other_mounts", in_other_mounts }, { "connects", in_connects }, { "sockets", in_sockets },
+	{ "other_mounts", in_other_mounts }, { "own_folders", in_own_folders },
+	{ "connects", in_connects }, { "sockets", in_sockets },
 	{ "stdin_is_null", in_stdin_is_null }, { "stdin_is_file", in_stdin_is_file },
 	{ NULL, NULL } };
 
@@ -349,6 +373,7 @@ static int tests(void)
 	const struct CMUnitTest all[] = {
 		cmocka_unit_test(no_cgroup_can_be_written),
 		cmocka_unit_test(other_mounts_of_the_kernel_are_read_only_too),
+		cmocka_unit_test(the_agents_own_folders_are_read_only),
 		cmocka_unit_test(connects_of_ips_length_reach_the_kernel),
 		cmocka_unit_test(every_connect_is_asked_about_where_questions_are),
 		cmocka_unit_test(sockets_that_no_program_judges_are_refused),
