@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#define OOM_FILE "/proc/self/oom_score_adj"
+
 static int die_with_supervisor(struct lat_setup *s)
 {
 	struct pollfd p = { s->control, 0, 0 };
@@ -34,15 +36,32 @@ static int open_root(struct lat_setup *s)
 	return s->given[LAT_GIVEN_ROOT] < 0 ? lat_setup_fail(s, -errno, "opening /") : 0;
 }
 
+/* Without memory, the first to go. Whoever has raised that may lower it to what it was: the command inherits it, init does
+ * not keep it. */
+static int offer_to_oom(char was[16])
+{
+	lat_autoclose int fd = open(OOM_FILE, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, was, 15);
+
+	if (n <= 0)
+		return -errno;
+	was[n] = '\0';
+	return lat_write_file(OOM_FILE, "1000");
+}
+
 /* Starts the command's process in a user namespace of its own and takes its seccomp listener. */
 static int start_command(struct lat_setup *s)
 {
 	struct lat_msg msg = { .type = LAT_MSG_GO };
 	size_t n = 1;
 	int pair[2], r;
+	char was[16];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return lat_setup_fail(s, -errno, "socketpair");
+	r = s->spec->oom_first ? offer_to_oom(was) : 0;
+	if (r)
+		return lat_setup_fail(s, r, OOM_FILE);
 	s->command_pid = (pid_t)syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, 0);
 	if (s->command_pid < 0)
 		return lat_setup_fail(
@@ -54,6 +73,8 @@ static int start_command(struct lat_setup *s)
 	}
 	s->command = pair[0];
 	close(pair[1]);
+	if (s->spec->oom_first)
+		lat_write_file(OOM_FILE, was);
 	r = lat_identity_inner(s, s->command_pid);
 	if (!r)
 		r = lat_msg_send(s->command, &msg, NULL, 0);

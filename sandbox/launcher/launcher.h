@@ -56,6 +56,7 @@ struct lat_launch_spec {
 	 * cgroups. Negative errno, with say filled, ends the launch. init then makes its cgroup namespace there. */
 	int (*place)(void *ctx, pid_t init, char say[256]);
 	void *place_ctx;
+	bool oom_first;                /* who is short of memory loses the command, never init (and with it everything) */
 	const struct lat_port_span *host_ports; /* loopback ports that are queued instead of staying inside */
 	size_t host_port_count;
 };

@@ -392,6 +392,7 @@ int lat_run(const struct lat_run_options *options)
 		goto out;
 	}
 	if (run->group) {
+		launch.oom_first = lat_cgroup_limits(run->group)->memory > 0;
 		launch.place = lat_run_place;
 		launch.place_ctx = run;
 	}

@@ -140,6 +140,12 @@ static int add(struct lat_cgroup *g, const struct lat_cg_tree *tree, unsigned co
 	return r;
 }
 
+static void close_all(int fds[LAT_CG_DIRS])
+{
+	for (unsigned i = 0; i < LAT_CG_DIRS; i++)
+		lat_close(&fds[i]);
+}
+
 static bool can_kill(const struct lat_cgroup *g)
 {
 	return g->count > 0 && g->dir[0].v2 && faccessat(g->dir[0].fd, "cgroup.kill", F_OK, 0) == 0;
@@ -222,10 +228,13 @@ int lat_cgroup_make(const struct lat_cgroup_options *options, struct lat_cgroup 
 		return r;
 	g = calloc(1, sizeof(*g));
 	trees = calloc(1, sizeof(*trees));
+	if (g)
+		memset(g->hidden, 0xff, sizeof(g->hidden));
 	r = g && trees ? lat_cg_find(trees) : -ENOMEM;
 	if (r == 0) {
 		g->limits = options->limits;
 		g->keeper_word = -1;
+		memcpy(g->hidden, trees->hidden, sizeof(g->hidden));
 		r = -EEXIST;
 	}
 	for (int n = 1; r == -EEXIST && n <= (options->unique ? MOST_NAMES : 1); n++) {
@@ -246,8 +255,10 @@ int lat_cgroup_make(const struct lat_cgroup_options *options, struct lat_cgroup 
 	if (r == 0)
 		r = lat_cg_keeper_start(g);
 	if (r < 0) {
-		if (g)
+		if (g) {
 			drop(g);
+			close_all(g->hidden);
+		}
 		free(g);
 		return say[0] ? r : lat_cg_say(say, r, "%s", strerror(-r));
 	}
@@ -299,5 +310,6 @@ void lat_cgroup_close(struct lat_cgroup *group)
 	lat_cg_remove_all(group->dir, group->count);
 	lat_cg_keeper_stop(group);
 	drop(group);
+	close_all(group->hidden);
 	free(group);
 }

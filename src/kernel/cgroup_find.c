@@ -1,10 +1,12 @@
-/* Which hierarchies are mounted, with which controllers, and where the caller's own group is in them. */
+/* Which hierarchies there are, with which controllers, and where the caller's own group is in them. One that is mounted nowhere
+ * in sight (ip netns exec takes the mounts below /sys away) is mounted for us alone, by a descriptor, where we may. */
 #include "base/mem.h"
 #include "kernel/cgroup_impl.h"
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/vfs.h>
 
 const char *const lat_cg_names[CG_COUNT] = { "memory", "cpu", "io", "pids", "cpuacct", "freezer" };
@@ -118,6 +120,45 @@ static void read_line(struct lat_cg_trees *trees, char *line)
 	trees->count++;
 }
 
+/* A mount that no path leads to but that of its descriptor. `options`: of v1, "cpu,cpuacct". */
+static int mount_hidden(bool v2, const char *options)
+{
+	int fs = fsopen(v2 ? "cgroup2" : "cgroup", FSOPEN_CLOEXEC), fd = -1;
+	lat_autofree char *list = strdup(options);
+	char *word, *rest = list;
+	bool good = fs >= 0 && list;
+
+	while (good && (word = strtok_r(rest, ",", &rest)) != NULL)
+		good = fsconfig(fs, FSCONFIG_SET_FLAG, word, NULL, 0) == 0;
+	if (good && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+		fd = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+	lat_close(&fs);
+	return fd;
+}
+
+/* "4:memory:/own/group", "0::/own/group" */
+static void read_own(struct lat_cg_trees *trees, char *line)
+{
+	struct lat_cg_tree *tree = &trees->tree[trees->count];
+	char *list = strchr(line, ':'), *path = list ? strchr(list + 1, ':') : NULL, text[512];
+	int fd;
+
+	if (!path)
+		return;
+	*path = '\0';
+	list++;
+	memset(tree, 0, sizeof(*tree));
+	tree->v2 = list[0] == '\0';
+	tree->controllers = controllers_in(list);
+	if ((!tree->v2 && !tree->controllers) || is_known(trees, tree) || (fd = mount_hidden(tree->v2, list)) < 0)
+		return;
+	snprintf(tree->root, sizeof(tree->root), "/proc/self/fd/%d", fd);
+	if (tree->v2)
+		tree->controllers = lat_cg_read(fd, "cgroup.controllers", text, sizeof(text)) > 0 ? controllers_in(text) : 0;
+	find_own(tree, "/");
+	trees->hidden[trees->count++] = fd;
+}
+
 int lat_cg_find(struct lat_cg_trees *out)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -127,8 +168,14 @@ int lat_cg_find(struct lat_cg_trees *out)
 	if (!f)
 		return -errno;
 	out->count = 0;
+	memset(out->hidden, 0xff, sizeof(out->hidden));
 	while (out->count < LAT_CG_DIRS && getline(&line, &size, f) > 0)
 		read_line(out, line);
 	fclose(f);
+	f = fopen("/proc/self/cgroup", "re");
+	while (f && out->count < LAT_CG_DIRS && getline(&line, &size, f) > 0)
+		read_own(out, line);
+	if (f)
+		fclose(f);
 	return 0;
 }

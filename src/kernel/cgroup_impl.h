@@ -20,7 +20,11 @@ struct lat_cg_tree {
 	char own[PATH_MAX];        /* the caller's group below root: "/a/b"; "": not in sight */
 };
 
-struct lat_cg_trees { struct lat_cg_tree tree[LAT_CG_DIRS]; unsigned count; };
+struct lat_cg_trees {
+	struct lat_cg_tree tree[LAT_CG_DIRS];
+	int hidden[LAT_CG_DIRS];   /* descriptor of a mount that its root is the path of, or -1 */
+	unsigned count;
+};
 
 /* The group in one hierarchy. */
 struct lat_cg_dir {
@@ -35,6 +39,7 @@ struct lat_cgroup {
 	struct lat_cg_dir dir[LAT_CG_DIRS];
 	unsigned count;
 	struct lat_cgroup_limits limits;
+	int hidden[LAT_CG_DIRS];   /* mounts that paths lead over, or -1 */
 	uint64_t id;
 	pid_t keeper;
 	int keeper_word;           /* a byte: it is not needed any more */
@@ -42,7 +47,7 @@ struct lat_cgroup {
 
 extern const char *const lat_cg_names[CG_COUNT]; /* as v2 has them; v1: blkio for io */
 
-/* cgroup_find.c: what is mounted, and where the caller is in it. 0 or negative errno. */
+/* cgroup_find.c: what there is, and where the caller is in it; the caller closes `hidden`. 0 or negative errno. */
 int lat_cg_find(struct lat_cg_trees *out);
 /* Controllers of the limits. */
 unsigned lat_cg_wanted(const struct lat_cgroup_limits *limits);

@@ -231,10 +231,10 @@ describe("lattice run", function()
       local text = [[policy "t" limits { memory = "1G", pids = 50 }]]
       local p = world:under(text, { "true" })
       assert.equal(125, p.status)
-      assert.matches("cannot enforce these limits of the policy: memory", p.err)
+      assert.matches("this host cannot enforce these limits of the policy: memory\n  memory: ", p.err, 1, true)
       p = world:under(text, { "true" }, { options = { "--allow-missing-limits" } })
       assert.equal(0, p.status)
-      assert.matches("not enforced in user mode: memory", p.err)
+      assert.matches("warning: not enforced here: memory\n", p.err, 1, true)
     end)
 
     it("of processes and files hold", function()

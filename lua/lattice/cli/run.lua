@@ -13,9 +13,6 @@ local M = {
   failure = 125,
 }
 
--- Limits that rlimits can hold. The others need a cgroup, which user mode does not have.
-local rlimits = { pids = true, files = true, file_size = true, cpu_time = true, core = true, stack = true }
-
 function M.args(parser)
   parser:option("-p --policy", "A policy file, or the name of a shipped one. First match over all, in order.")
     :argname("FILE|NAME"):count("*"):default({})
@@ -73,14 +70,26 @@ local function run_id(sys)
   return ("%d-%d-%x"):format(os.time(), sys.pid(), sys.clock() & 0xffffff)
 end
 
--- Limits: those that hold here, and those that do not, by name.
-local function split_limits(limits)
-  local held, missing = {}, {}
-  for name, value in pairs(limits or {}) do
-    if rlimits[name] then held[name] = value else missing[#missing + 1] = name end
+-- What holds the limits of the policy here. nil: not all do, and that is not accepted.
+local function take_limits(args, wanted, programs)
+  local limits = require("lattice.sandbox.limits")
+  local name = args.name:gsub("[^%w._-]", "_"):gsub("^%.+", ""):sub(1, 60)
+  local taken, why = limits.take(wanted, {
+    name = ("%s-%d"):format(name ~= "" and name or "command", require("lattice.sys").pid()), programs = programs,
+  })
+  if not taken then return nil, "no group of processes for the command: " .. why end
+  local lines = limits.why_missing(taken)
+  if lines and not args.allow_missing_limits then
+    if taken.group then taken.group:close() end
+    return nil, ("this host cannot enforce these limits of the policy: %s\n%s\n--allow-missing-limits runs without them")
+      :format(limits.names_missing(taken), lines)
   end
-  table.sort(missing)
-  return held, missing
+  if lines then
+    io.stderr:write("lattice: warning: not enforced here: ", limits.names_missing(taken), "\n", lines, "\n")
+  end
+  local held = args.verbose and limits.describe(taken)
+  if held then io.stderr:write("lattice: limits: ", held, "\n") end
+  return taken
 end
 
 local function absolute(sandbox, path)
@@ -165,15 +174,6 @@ function M.run(args)
   local mode, passed_over = choose_mode(args)
   if not mode then return fail(passed_over) end
   local info = json.decode(generation:info())
-  local held, missing = split_limits(info.limits)
-  if #missing > 0 then
-    local list = table.concat(missing, ", ")
-    if not args.allow_missing_limits then
-      return fail("user mode cannot enforce these limits of the policy: ", list,
-        " (they need a cgroup). --allow-missing-limits runs without them")
-    end
-    io.stderr:write("lattice: warning: not enforced in user mode: ", list, "\n")
-  end
 
   local routes, hide, readonly, learned = {}, {}, {}, nil
   local log = args.audit
@@ -196,9 +196,13 @@ function M.run(args)
     readonly[#readonly + 1] = absolute(sandbox, path)
   end
 
+  local held
+  held, why = take_limits(args, info.limits, mode.name == "kernel")
+  if not held then return fail(why) end
+  local _ <close> = held.group
   local status, message = sandbox.run(generation, {
     argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
-    hide = hide, readonly = readonly, rlimits = held, passed_over = passed_over,
+    hide = hide, readonly = readonly, rlimits = held.rlimits, group = held.group, passed_over = passed_over,
     watch = args.watch and readonly or nil,
     audit_only = args.audit_only, learn = args.learn ~= nil,
     notices = not args.quiet and (args.verbose or (sys.isatty(2) and not args.json)),

@@ -11,6 +11,7 @@ local function size_or_none(v) return v == 0 and 0 or terms.size(v) end
 
 local limit_readers = {
   memory = { terms.size, "a size such as \"2G\"" },
+  swap = { size_or_none, "a size, or 0 for none" },
   file_size = { terms.size, "a size such as \"100M\"" },
   stack = { terms.size, "a size such as \"8M\"" },
   core = { size_or_none, "a size, or 0 for no core files" },

@@ -92,7 +92,7 @@ function audit(rule, options) end
 ---@param options? { on_error: "allow"|"deny" }
 function on(event, handler, options) end
 
----@param limits { memory?: string, io?: string, cpu?: number, pids?: integer, files?: integer, cpu_time?: string, file_size?: string, stack?: string, core?: string|integer }
+---@param limits { memory?: string, swap?: string|integer, io?: string, cpu?: number, pids?: integer, files?: integer, cpu_time?: string, file_size?: string, stack?: string, core?: string|integer }
 function limits(limits) end
 
 ---Flows with the verdict they must have; a policy whose tests fail is not loaded.
