@@ -96,7 +96,7 @@ static bool on_path(const char *name)
 	return false;
 }
 
-_Noreturn static void become(struct lat_setup *s)
+_Noreturn void lat_command_become(struct lat_setup *s)
 {
 	const char *name = s->spec->argv[0];
 	int r;
@@ -139,7 +139,7 @@ _Noreturn void lat_command_main(struct lat_setup *s)
 		struct lat_msg probed = { .type = LAT_MSG_PROBED };
 
 		if (msg.type == LAT_MSG_GO)
-			become(s);
+			lat_command_become(s);
 		if (msg.type != LAT_MSG_PROBE)
 			continue;
 		probed.value = lat_probe_run(s, &probed.extra);

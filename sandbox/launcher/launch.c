@@ -288,6 +288,10 @@ int lat_launch(
 		return explain(error, -ENOMEM, false, "out of memory");
 	s->spec = spec;
 	memset(s->given, 0xff, sizeof(s->given));
+	if (spec->network == LAT_NETWORK_PLAIN) {
+		r = lat_launch_plain(s, out);
+		return r ? explain(error, r, false, "%s", s->failure.text) : 0;
+	}
 	r = plan(s, error);
 	if (!r && spec->network == LAT_NETWORK_HOST) {
 		sandbox.diag = lat_sockets_netlink(NETLINK_SOCK_DIAG);
@@ -328,6 +332,8 @@ int lat_launch_go(struct lat_sandbox *sandbox)
 
 int lat_launch_signal(struct lat_sandbox *sandbox, int signal)
 {
+	if (sandbox->plain)
+		return syscall(SYS_pidfd_send_signal, sandbox->pidfd, signal, NULL, 0) ? -errno : 0;
 	return tell(sandbox, LAT_MSG_SIGNAL, signal);
 }
 

@@ -37,7 +37,8 @@ struct lat_port_span { uint16_t lo, hi; uint8_t proto; };
 /* Which network namespace the command is in. */
 enum lat_launch_network {
 	LAT_NETWORK_TRAP, /* one of its own, in which every address is local (user mode) */
-	LAT_NETWORK_HOST  /* the caller's (kernel mode): needs `place`; no listener, queue, nft, raw or DNS sockets */
+	LAT_NETWORK_HOST, /* the caller's (kernel mode): needs `place`; no listener, queue, nft, raw or DNS sockets */
+	LAT_NETWORK_PLAIN /* the caller's, and no namespace, filter or mount at all (preload mode): pidfd and control alone */
 };
 
 struct lat_launch_spec {
@@ -45,6 +46,7 @@ struct lat_launch_spec {
 	bool ask;                      /* host's network: every connect(2) is notified, not only those whose address has a
 	                                  length that IP has none of (16 and 28 else pass, for the programs to judge) */
 	char *const *argv;             /* NULL-terminated; argv[0] is looked up in PATH */
+	char **environment;            /* PLAIN: of the command; NULL: the caller's */
 	const char *const *hide;       /* absolute paths that the command must not see (an empty read-only file or
 	                                  directory is mounted over each that exists) */
 	size_t hide_count;
@@ -74,6 +76,7 @@ struct lat_sandbox {
 	int raw4, raw6;  /* raw sockets with header included, to answer ICMP echo inside */
 	int dns_udp, dns_tcp; /* LAT_TRAP_DNS port 53; dns_tcp listens */
 	int root;        /* O_PATH of the command's root directory */
+	bool plain;      /* init is the command itself: lat_launch_status tells its end */
 };
 
 struct lat_launch_error { char text[512]; bool missing_feature; /* exit with the hint to `lattice doctor` */ };
@@ -85,6 +88,8 @@ int lat_launch(const struct lat_launch_spec *spec, struct lat_sandbox *out, stru
 int lat_launch_probe(struct lat_sandbox *sandbox);
 /* Lets the command run. */
 int lat_launch_go(struct lat_sandbox *sandbox);
+/* PLAIN: the command's exit status as the shell sees it, once pidfd is readable; -1: not known. */
+int lat_launch_status(struct lat_sandbox *sandbox);
 /* Forwards a signal to the command. */
 int lat_launch_signal(struct lat_sandbox *sandbox, int signal);
 /* Asks init for `count` (<= LAT_MSG_MAX_FDS) unbound transparent UDP sockets (AF_INET6 dual-stack, IPV6_TRANSPARENT,

@@ -105,6 +105,10 @@ int lat_sockets_netlink(int protocol);
 /* Life of the processes; neither returns. */
 _Noreturn void lat_init_main(struct lat_setup *s);
 _Noreturn void lat_command_main(struct lat_setup *s);
+/* The last step: exec, or the failure to s->command. */
+_Noreturn void lat_command_become(struct lat_setup *s);
+/* plain.c: the launch without a sandbox. 0, or negative errno with s->failure filled. */
+int lat_launch_plain(struct lat_setup *s, struct lat_sandbox *out);
 /* Writes the maps of the command's user namespace (by init). */
 int lat_identity_inner(struct lat_setup *s, pid_t pid);
 /* Gives up every capability of the command's process, for good. */

@@ -142,6 +142,11 @@ void lat_names_free(struct lat_names *names)
 	free(names);
 }
 
+uint32_t lat_names_least(const struct lat_names *names)
+{
+	return names->rule_count ? names->rules[0].number : UINT32_MAX; /* they are in order */
+}
+
 /* Calls `each` for every rule whose pattern matches the name, until it returns false. */
 static void each_rule(const struct lat_names *names, const char *name,
 	bool (*each)(const struct rule *rule, void *arg), void *arg)

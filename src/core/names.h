@@ -21,6 +21,8 @@ struct lat_names;
 /* 0, -ENOMEM, -E2BIG, or -EINVAL (rule 0, bad dir or ports, a pattern that is not a normalized name). */
 int lat_names_build(const struct lat_name_entry *entries, size_t count, struct lat_names **out);
 void lat_names_free(struct lat_names *names);
+/* The lowest rule about a name, UINT32_MAX: there is none. */
+uint32_t lat_names_least(const struct lat_names *names);
 /* Could some rule let a flow to this name pass? A rule that an earlier deny for the name covers whole cannot.
  * *private_ok (only set when the answer is yes, may be NULL): through a rule that accepts private answers. */
 bool lat_names_resolvable(const struct lat_names *names, const char *name, bool *private_ok);

@@ -75,8 +75,12 @@ static void on_init_end(struct lat_poll_item *item, uint32_t events)
 	(void)events;
 	on_control(&run->control, EPOLLIN); /* the status may still be in the pipe */
 	if (!run->ended) {
-		run->status = 128 + SIGKILL;
-		if (run->running)
+		int status = lat_launch_status(&run->sandbox);
+
+		run->status = status < 0 ? 128 + SIGKILL : status;
+		if (status >= 0)
+			run->ended = true;
+		else if (run->running)
 			lat_error("the sandbox's init ended unexpectedly; everything inside was killed");
 		else
 			run->status = LAT_RUN_FAILED;
@@ -131,7 +135,8 @@ static void on_tick(struct lat_poll_item *item, uint32_t events)
 	(void)events;
 	if (read(item->fd, &count, sizeof(count)) < 0)
 		return;
-	lat_connects_tick(run->connects, now);
+	if (run->connects)
+		lat_connects_tick(run->connects, now);
 	if (now - run->ticked_ns < TICK_MS * LAT_NS_PER_MS / 2) /* a busy tick: for the connects alone */
 		return;
 	run->ticked_ns = now;
@@ -160,7 +165,7 @@ static int turn(struct lat_run *run)
 		return r;
 	if (uv_loop_alive(&run->loop))
 		uv_run(&run->loop, UV_RUN_NOWAIT);
-	arm_tick(run, lat_connects_busy(run->connects) ? BUSY_TICK_MS : TICK_MS);
+	arm_tick(run, run->connects && lat_connects_busy(run->connects) ? BUSY_TICK_MS : TICK_MS);
 	return 0;
 }
 
@@ -272,8 +277,8 @@ static void start_record(struct lat_run *run)
 
 	r.who.pid = getpid();
 	r.who.uid = getuid();
-	snprintf(r.text, sizeof(r.text), "mode %s, policy \"%.60s\": %.160s",
-		run->mode->name, run->policy->spec.name ? run->policy->spec.name : "", run->options->launch.argv[0]);
+	snprintf(r.text, sizeof(r.text), "mode %s%s, policy \"%.60s\": %.140s",
+		run->mode->name, run->mode->told ? "" : " (advisory)", run->policy->spec.name ? run->policy->spec.name : "", run->options->launch.argv[0]);
 	lat_run_emit(run, &r);
 }
 
@@ -366,7 +371,7 @@ int lat_run(const struct lat_run_options *options)
 		return LAT_RUN_FAILED;
 	}
 	run->options = options;
-	run->mode = &lat_run_trap;
+	run->mode = options->preload ? &lat_run_preload : &lat_run_trap;
 	run->group = options->group;
 	run->status = LAT_RUN_FAILED;
 	run->tick.fd = -1;
@@ -427,7 +432,7 @@ int lat_run(const struct lat_run_options *options)
 		}
 	}
 	start_record(run);
-	if (self_check(run) < 0)
+	if (run->mode->told && self_check(run) < 0)
 		goto unblock;
 	r = lat_launch_go(&run->sandbox);
 	if (r == 0) {

@@ -27,6 +27,7 @@ struct lat_run_options {
 	const char *const *watch;       /* NULL, or files (NULL-terminated): a change of one reloads the policy */
 	bool kernel;                    /* kernel mode: in the host's network, in a cgroup whose programs judge; the policy (and
 	                                 * those of reloads) must have kept its entries */
+	bool preload;                   /* preload mode: liblattice_intercept.so in the command; advisory */
 	const char *device;             /* kernel mode: what every socket is bound to, but for loopback; or NULL */
 	struct lat_cgroup *group;       /* NULL, or made by the caller, who closes it after the run: what the command runs in, and
 	                                 * whose limits are watched. Kernel mode takes it where it has a v2 directory */

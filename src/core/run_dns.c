@@ -61,7 +61,8 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 	r.flow.dport = 53;
 	r.flow.sport = sport;
 	r.flow.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP;
-	lat_connects_identify(run->connects, &r.flow, &r.who);
+	if (run->connects)
+		lat_connects_identify(run->connects, &r.flow, &r.who);
 	snprintf(r.name, sizeof(r.name), "%s", name);
 	snprintf(r.where, sizeof(r.where), "%s", answered ? "" : "default");
 	if (answered) {

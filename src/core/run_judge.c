@@ -134,6 +134,19 @@ static void pending_drop(struct lat_run *run, struct lat_pending *p)
 	run->pending_count--;
 }
 
+void lat_run_unask(struct lat_run *run, uint64_t id)
+{
+	struct lat_pending *p = pending_find(run, id);
+
+	if (p)
+		pending_drop(run, p);
+}
+
+void lat_run_asked(struct lat_run *run, uint64_t id, struct lat_run_flow *flow)
+{
+	pending_find(run, id)->flow = flow;
+}
+
 int lat_run_ask(struct lat_run *run, struct lat_question *q)
 {
 	struct lat_pending *p = pending_find(run, q->id);
@@ -221,7 +234,7 @@ static int flow_judge(void *ctx, uint64_t id, const struct lat_flow *flow, struc
 	if (lat_run_judge(run, flow, &rf->who, true, v, &q, text) == 1) {
 		q.id = id;
 		if (lat_run_ask(run, &q) == 0) {
-			pending_find(run, id)->flow = rf;
+			lat_run_asked(run, id, rf);
 			return 1;
 		}
 		v->action = LAT_ACTION_DENY;
@@ -235,10 +248,8 @@ static void flow_closed(void *ctx, const struct lat_flow_info *info)
 {
 	struct lat_run *run = ctx;
 	struct lat_run_flow *rf = info->user;
-	struct lat_pending *p = pending_find(run, info->id);
 
-	if (p)
-		pending_drop(run, p);
+	lat_run_unask(run, info->id);
 	if (!rf)
 		return;
 	if (rf->passed && !(rf->policy && info->verdict.rule && info->verdict.rule <= rf->policy->spec.rule_count &&
@@ -316,7 +327,10 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *q, const s
 	v.where = q->rule && q->rule <= run->policy->spec.rule_count ? run->policy->spec.rules[q->rule - 1].where
 								     : "on(\"connect\")";
 	lat_run_judged(run, rf, &q->flow, &v);
-	lat_flows_answer(run->flows, q->id, &v);
+	if (run->mode->answered)
+		run->mode->answered(run, q->id, &v);
+	else
+		lat_flows_answer(run->flows, q->id, &v);
 }
 
 void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows)

@@ -20,8 +20,9 @@
 struct lat_run;
 struct lat_run_flow;
 struct lat_wall;
+struct lat_preload;
 
-/* What is particular to a mode: run_trap.c (user), run_wall.c (kernel). */
+/* What is particular to a mode: run_trap.c (user), run_wall.c (kernel), run_preload.c. */
 struct lat_run_mode {
 	const char *name;
 	/* Before the launch. What goes wrong is told in say; what was made, `close` takes away. */
@@ -29,13 +30,15 @@ struct lat_run_mode {
 	/* The sandbox waits: the engine, the mediator of connects, and the sockets on which DNS is answered. */
 	int (*open)(struct lat_run *run, struct lat_dns_options *dns);
 	void (*tick)(struct lat_run *run, uint64_t now_ns);
-	/* Of the self-check: has the wall said that it refused the probe? */
+	/* Of the self-check: has the wall said that it refused the probe? NULL: there is no wall, and no self-check. */
 	bool (*told)(struct lat_run *run);
 	/* A reload's policy is to come into force. 0; 1: lat_run_taken follows; negative errno with say filled: the old one
 	 * still is. */
 	int (*take)(struct lat_run *run, struct lat_policy *policy, char say[LAT_RUN_SAY]);
 	/* It is run->policy now: ends the open flows that it denies. How many. */
 	size_t (*cut)(struct lat_run *run);
+	/* A question was answered, and the record of it is written. NULL: as in user mode. */
+	void (*answered)(struct lat_run *run, uint64_t id, const struct lat_verdict *verdict);
 	/* Everything inside has ended: the last records. NULL: none. */
 	void (*end)(struct lat_run *run, char say[LAT_RUN_SAY]);
 	void (*close)(struct lat_run *run);
@@ -53,6 +56,7 @@ struct lat_run {
 	struct lat_wall *wall;     /* kernel mode; else NULL */
 	struct lat_cgroup *group;  /* the options', or the mode's own (made by prepare, closed by close); or NULL */
 	struct { uint64_t oom, pids, cpu; } met; /* limits of the group, as often as records have told */
+	struct lat_preload *preload; /* preload mode; else NULL */
 	struct lat_poller *poller;
 	uv_loop_t loop;
 	struct lat_sandbox sandbox;
@@ -106,6 +110,7 @@ struct lat_run_flow {
 };
 
 extern const struct lat_run_mode lat_run_trap;
+extern const struct lat_run_mode lat_run_preload;
 
 /* Fill hooks with ctx = run: run_judge.c, run_connect.c, run_dns.c. */
 void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows);
@@ -158,6 +163,10 @@ void lat_run_taken(struct lat_run *run, int error, const char *why);
 void lat_run_reload_end(struct lat_run *run);
 /* Puts a question to the policy thread. 0, or negative errno (deny). */
 int lat_run_ask(struct lat_run *run, struct lat_question *question);
+/* The flow of the question, which waits for its answer, is there no more. */
+void lat_run_unask(struct lat_run *run, uint64_t id);
+/* The flow of a question that was put. */
+void lat_run_asked(struct lat_run *run, uint64_t id, struct lat_run_flow *flow);
 /* Questions beyond their time are denied. */
 void lat_run_questions_tick(struct lat_run *run, uint64_t now_ns);
 /* From the worker. */

@@ -110,6 +110,7 @@ void lat_summary_suggest(const struct lat_record *r, char *buf, size_t size)
 {
 	char host[LAT_NAME_MAX], proto[4];
 	const char *p = lat_proto_name(r->flow.proto, proto);
+	bool in = r->flow.dir == LAT_DIR_IN;
 
 	if (r->kind == LAT_RECORD_UNIX) {
 		snprintf(buf, size, "unix \"%s\"", r->text);
@@ -123,12 +124,14 @@ void lat_summary_suggest(const struct lat_record *r, char *buf, size_t size)
 		snprintf(host, sizeof(host), "%s", r->name);
 	else if (lat_addr_is_loopback(&r->flow.remote))
 		snprintf(host, sizeof(host), "host");
+	else if (lat_addr_is_any(&r->flow.remote)) /* of a bind: nobody has come yet */
+		snprintf(host, sizeof(host), "any");
 	else
 		lat_addr_format(&r->flow.remote, host, sizeof(host));
 	if (r->flow.proto == IPPROTO_TCP || r->flow.proto == IPPROTO_UDP)
-		snprintf(buf, size, "allow \"%s to %s port %u\"", p, host, r->flow.dport);
+		snprintf(buf, size, "allow \"%s%s %s %s port %u\"", in ? "in " : "", p, in ? "from" : "to", host, r->flow.dport);
 	else
-		snprintf(buf, size, "allow \"%s to %s\"", p, host);
+		snprintf(buf, size, "allow \"%s%s %s %s\"", in ? "in " : "", p, in ? "from" : "to", host);
 }
 
 void lat_summary_describe(const struct lat_record *r, char *buf, size_t size)

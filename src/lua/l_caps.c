@@ -1,11 +1,12 @@
 /* lattice.caps: what this kernel lets this caller do, by kernel/caps.h and core/trap_caps.h. */
 #include "lua/api.h"
+#include "core/preload_caps.h"
 #include "core/trap_caps.h"
 #include <string.h>
 
 #define DEFAULT_MS 3000
 
-static const struct lat_cap_test *const lists[] = { lat_kernel_caps, lat_trap_caps };
+static const struct lat_cap_test *const lists[] = { lat_kernel_caps, lat_trap_caps, lat_preload_caps };
 
 static int l_names(lua_State *L)
 {

@@ -321,6 +321,7 @@ static int l_run(lua_State *L)
 	lua_pop(L, 1);
 	s->ops = (struct lat_worker_ops){ .ctx = s, .work = work };
 	o->worker = &s->ops;
+	o->preload = field_bool(L, "preload");
 	o->audit_only = field_bool(L, "audit_only");
 	o->learn = field_bool(L, "learn");
 	o->notices = field_bool(L, "notices");

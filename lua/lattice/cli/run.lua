@@ -203,6 +203,7 @@ function M.run(args)
   local status, message = sandbox.run(generation, {
     argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
     hide = hide, readonly = readonly, rlimits = held.rlimits, group = held.group, passed_over = passed_over,
+    preload = mode.name == "preload",
     watch = args.watch and readonly or nil,
     audit_only = args.audit_only, learn = args.learn ~= nil,
     notices = not args.quiet and (args.verbose or (sys.isatty(2) and not args.json)),
