@@ -48,15 +48,16 @@ end
 ---@param read fun(path: string): string?, string?
 ---@param shipped fun(name: string): string?
 ---@param uncounted? fun(fn: function, ...): any  calls fn without counting instructions
+---@param quick? fun(): userdata, function  keeps the common rules in C: they have no table in policy.rules
 ---@return table? policy
 ---@return string info_or_error  a JSON description, or the errors, one a line
-function M.load(spec_json, read, shipped, uncounted)
+function M.load(spec_json, read, shipped, uncounted, quick)
   local json = require "lattice.json"
   local policies = require "lattice.policy"
   local spec = json.decode(spec_json)
   local policy, errors = policies.load {
     files = plain(spec.files), sources = plain(spec.sources), rules_before = plain(spec.rules_before),
-    mesh = plain(spec.mesh), read = read, shipped = shipped, uncounted = uncounted, run_tests = true,
+    mesh = plain(spec.mesh), read = read, shipped = shipped, uncounted = uncounted, quick = quick, run_tests = true,
   }
   if not policy then
     local lines = {}

@@ -106,7 +106,7 @@ int lat_filter_apply(struct lat_filter *filter, const struct lat_policy *policy,
 		.generation = policy->generation, .default_action = policy->spec.default_action,
 		.keep_established = policy->spec.keep_established, .rules = policy->spec.rules,
 		.rule_count = policy->spec.rule_count, .entries = policy->spec.entries,
-		.entry_count = policy->spec.entry_count,
+		.entry_count = policy->spec.entry_count, .tables = policy->tables,
 	};
 	lat_autofree struct lat_addr *addrs = NULL;
 	lat_autofree struct lat_tc_pin *values = NULL;

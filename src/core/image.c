@@ -159,8 +159,8 @@ static int fill(struct draft *d, const struct lat_image_spec *spec, struct lat_t
 int lat_image_build(const struct lat_image_spec *spec, struct lat_tc_image *out)
 {
 	struct lat_tc_image image = { 0 };
-	struct lat_tables *t = NULL;
-	struct draft d = { 0 };
+	struct lat_tables *own = NULL;
+	struct draft d = { .t = spec->tables };
 	int r;
 
 	if (spec->rule_count >= LAT_TC_LIST_LONG)
@@ -168,17 +168,19 @@ int lat_image_build(const struct lat_image_spec *spec, struct lat_tc_image *out)
 	for (size_t i = 0; i < spec->entry_count; i++)
 		if (spec->entries[i].rule > spec->rule_count)
 			return -EINVAL;
-	r = lat_tables_build_for_maps(spec->entries, spec->entry_count, &t);
-	if (r < 0)
-		return r;
-	d.t = t;
-	d.list_at = calloc(t->lists.used + 1, sizeof(*d.list_at));
-	d.node_row = calloc(t->node_count + 1, sizeof(*d.node_row));
+	if (!d.t) {
+		r = lat_tables_build_for_maps(spec->entries, spec->entry_count, &own);
+		if (r < 0)
+			return r;
+		d.t = own;
+	}
+	d.list_at = calloc(d.t->lists.used + 1, sizeof(*d.list_at));
+	d.node_row = calloc(d.t->node_count + 1, sizeof(*d.node_row));
 	r = d.list_at && d.node_row ? fill(&d, spec, &image) : -ENOMEM;
 	free(d.segments);
 	free(d.list_at);
 	free(d.node_row);
-	lat_tables_free(t);
+	lat_tables_free(own);
 	if (r < 0)
 		lat_image_fini(&image);
 	else

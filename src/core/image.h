@@ -14,6 +14,7 @@ struct lat_image_spec {
 	size_t rule_count;
 	const struct lat_entry *entries;
 	size_t entry_count;
+	const struct lat_tables *tables; /* of these entries, made for maps; NULL: they are made here */
 };
 
 /* 0, -ENOMEM, -E2BIG, or -EINVAL (what lat_tables_build refuses, a rule number beyond rule_count). */

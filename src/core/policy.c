@@ -154,7 +154,8 @@ int lat_policy_build(uint32_t generation, const struct lat_policy_spec *spec, st
 	p->spec.entries = copies.entries;
 	p->spec.names = copies.names;
 	if (r == 0)
-		r = lat_tables_build(spec->entries, spec->entry_count, &p->tables);
+		r = (spec->keep_entries ? lat_tables_build_for_maps : lat_tables_build)(spec->entries, spec->entry_count,
+			&p->tables);
 	if (r == 0)
 		r = lat_names_build(spec->names, spec->name_count, &p->names);
 	if (r < 0) {

@@ -48,6 +48,7 @@ struct load {
 	uint32_t number;
 	char *spec;
 	/* of the thread */
+	struct lat_loader *loader;
 	struct generation *result;
 	char *error;
 	int status;
@@ -66,16 +67,14 @@ static void load_run(uv_work_t *work)
 {
 	struct load *l = work->data;
 	struct generation *g = calloc(1, sizeof(*g));
-	struct lat_loader *loader = NULL;
 
-	l->status = g ? lat_loader_new(l->spec, strlen(l->spec), &loader) : -ENOMEM;
+	l->status = g ? lat_loader_new(l->spec, strlen(l->spec), &l->loader) : -ENOMEM;
 	if (l->status == 0)
 		l->status = lat_pins_new(LAT_LUA_FLOW_NAMES, &g->pins);
 	if (l->status == 0)
-		l->status = lat_loader_load(loader, l->number, &g->policy, &g->info, &l->error);
+		l->status = lat_loader_load(l->loader, l->number, &g->policy, &g->info, &l->error);
 	if (l->status == 0)
 		lat_policy_digest(g->policy, g->digest);
-	lat_loader_free(loader);
 	if (l->status == 0)
 		l->result = g;
 	else if (g)
@@ -108,6 +107,23 @@ static int deliver(lua_State *L)
 	return 0;
 }
 
+/* The state of a large policy takes a while to end: after the generation has been told of, and not on the loop. */
+static void load_end(uv_work_t *work)
+{
+	struct load *l = work->data;
+
+	lat_loader_free(l->loader);
+}
+
+static void load_ended(uv_work_t *work, int status)
+{
+	struct load *l = work->data;
+
+	if (status < 0)
+		lat_loader_free(l->loader);
+	load_free(l);
+}
+
 static void load_done(uv_work_t *work, int status)
 {
 	struct load *l = work->data;
@@ -118,7 +134,10 @@ static void load_done(uv_work_t *work, int status)
 		l->status = status;
 	if (!rt->ending && lat_rt_enter(rt, deliver, l, &err) < 0)
 		lat_rt_callback_failed(rt, &err);
-	load_free(l);
+	if (uv_queue_work(work->loop, &l->work, load_end, load_ended) < 0) {
+		lat_loader_free(l->loader);
+		load_free(l);
+	}
 }
 
 /* spec[key], a list of texts, into the JSON object; throws for anything else (the object is in no box: `out` is NULL in a first

@@ -3,12 +3,15 @@
  * runs a script. The table comes from our own modules, and is still checked: what is odd refuses the policy. */
 #include "lua/l_policy.h"
 #include "lua/box.h"
+#include "lua/quick.h"
 #include <errno.h>
 #include <lauxlib.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MOST_ENTRIES (1u << 24) /* rules x prefixes x protocols x ports of one policy */
+
+static const char too_many[] = "the policy has too many combinations of prefixes, protocols and ports";
 
 struct array {
 	void *items;
@@ -22,6 +25,7 @@ struct draft {
 struct reader {
 	lua_State *L;
 	struct draft *draft;
+	struct lat_quick *quick; /* rules that have no table, or NULL */
 	uint32_t rule;     /* the one being read, 0: none */
 	const char *where; /* its place */
 	int error;         /* of the first failure, whose message is on the stack */
@@ -52,22 +56,31 @@ static bool fail(struct reader *r, int error, const char *what)
 	return false;
 }
 
-/* Adds one zeroed element; NULL when out of memory. */
-static void *array_add(struct array *a, size_t size)
+/* Adds zeroed elements; NULL when out of memory. */
+static void *array_add_all(struct array *a, size_t count, size_t size)
 {
 	void *item;
 
-	if (a->count == a->cap) {
+	if (count > a->cap - a->count) {
 		size_t cap = a->cap ? 2 * a->cap : 32;
-		void *items = realloc(a->items, cap * size);
+		void *items;
 
+		while (cap - a->count < count)
+			cap *= 2;
+		items = realloc(a->items, cap * size);
 		if (!items)
 			return NULL;
 		a->items = items;
 		a->cap = cap;
 	}
-	item = (char *)a->items + a->count++ * size;
-	return memset(item, 0, size);
+	item = (char *)a->items + a->count * size;
+	a->count += count;
+	return memset(item, 0, count * size);
+}
+
+static void *array_add(struct array *a, size_t size)
+{
+	return array_add_all(a, 1, size);
 }
 
 /* Pushes t[key] of the table at `index` (absolute) and returns its type. */
@@ -211,7 +224,7 @@ static bool add_entries(struct reader *r, const struct match *m, const struct la
 		struct lat_entry *e;
 
 		if (r->draft->entries.count >= MOST_ENTRIES)
-			return fail(r, -E2BIG, "the policy has too many combinations of prefixes, protocols and ports");
+			return fail(r, -E2BIG, too_many);
 		e = array_add(&r->draft->entries, sizeof(*e));
 		if (!e)
 			return fail(r, -ENOMEM, "out of memory");
@@ -378,6 +391,29 @@ static bool read_rule(struct reader *r)
 	return read_match(r, index, rule);
 }
 
+/* A rule without a table is in the store of quick.h. */
+static bool read_quick(struct reader *r)
+{
+	struct draft *d = r->draft;
+	const struct lat_entry *entries;
+	struct lat_rule rule, *to;
+	struct lat_entry *more;
+	size_t count;
+
+	if (!r->quick || !lat_quick_next(r->quick, r->rule, &rule, &entries, &count))
+		return fail(r, -EINVAL, "it is no table");
+	r->where = rule.where;
+	if (d->entries.count + count > MOST_ENTRIES)
+		return fail(r, -E2BIG, too_many);
+	to = array_add(&d->rules, sizeof(*to));
+	more = to ? array_add_all(&d->entries, count, sizeof(*more)) : NULL;
+	if (!more)
+		return fail(r, -ENOMEM, "out of memory");
+	*to = rule;
+	memcpy(more, entries, count * sizeof(*more));
+	return true;
+}
+
 static bool read_rules(struct reader *r, int index)
 {
 	lua_State *L = r->L;
@@ -388,12 +424,13 @@ static bool read_rules(struct reader *r, int index)
 		return false;
 	if (!rules)
 		return fail(r, -EINVAL, "there is no list 'rules'");
+	field(L, index, "quick");
+	r->quick = lat_quick_of(L, lua_gettop(L)); /* the policy keeps it */
+	lua_settop(L, top);
 	for (lua_Integer i = 1; i <= n; i++) {
 		r->rule = (uint32_t)i;
 		r->where = NULL;
-		if (lua_rawgeti(L, rules, i) != LUA_TTABLE)
-			return fail(r, -EINVAL, "it is no table");
-		if (!read_rule(r))
+		if (lua_rawgeti(L, rules, i) == LUA_TTABLE ? !read_rule(r) : !read_quick(r))
 			return false;
 		lua_settop(L, top);
 	}

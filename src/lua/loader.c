@@ -6,6 +6,7 @@
 #include "lua/api.h"
 #include "lua/embed.h"
 #include "lua/l_policy.h"
+#include "lua/quick.h"
 #include "lua/runtime_impl.h"
 #include "base/log.h"
 #include "base/place.h"
@@ -272,7 +273,7 @@ struct load_call {
 	char *error; /* malloc'ed */
 };
 
-/* generation.load(spec, read, shipped, uncounted) -> policy, info | nil, text */
+/* generation.load(spec, read, shipped, uncounted, quick) -> policy, info | nil, text */
 static int deliver_load(lua_State *L)
 {
 	struct load_call *c = lua_touserdata(L, 1);
@@ -289,7 +290,8 @@ static int deliver_load(lua_State *L)
 	lua_pushcfunction(L, l_read);
 	lua_pushcfunction(L, l_shipped);
 	lua_pushcfunction(L, lat_limits_uncounted);
-	lua_call(L, 4, 2);
+	lua_pushcfunction(L, lat_quick_new);
+	lua_call(L, 5, 2);
 	if (lua_isnil(L, -2)) {
 		c->error = strdup(luaL_tolstring(L, -1, NULL));
 		return 0;

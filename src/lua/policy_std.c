@@ -95,6 +95,20 @@ static int text_load(lua_State *L)
 	return call_original(L);
 }
 
+/* where(level): the function that runs at the level, and its line (-1: not Lua's); nothing beyond the last. What the words ask
+ * for each rule: getinfo makes a table of it. */
+static int debug_where(lua_State *L)
+{
+	lua_Integer level = luaL_checkinteger(L, 1);
+	lua_Debug ar;
+
+	if (level < 0 || level > INT32_MAX || !lua_getstack(L, (int)level, &ar))
+		return 0;
+	lua_getinfo(L, "fl", &ar);
+	lua_pushinteger(L, ar.currentline);
+	return 2;
+}
+
 static int read_only_open(lua_State *L)
 {
 	const char *mode = luaL_optstring(L, 2, "r");
@@ -190,6 +204,10 @@ int lat_policy_std_open(lua_State *L)
 	lua_setfield(L, -2, "loadlib");
 	lua_pop(L, 1);
 	open_kept(L, LUA_DBLIBNAME, luaopen_debug, debug_words, NULL);
+	lua_getglobal(L, LUA_DBLIBNAME);
+	lua_pushcfunction(L, debug_where);
+	lua_setfield(L, -2, "where");
+	lua_pop(L, 1);
 	/* ("x"):find is the same for everybody: nobody swaps the functions behind it. */
 	lua_pushliteral(L, "");
 	lua_getmetatable(L, -1);

@@ -6,20 +6,26 @@
 #include <string.h>
 #include <cmocka.h>
 
-static void check(const char *text, size_t piece, const char *want)
+static void check_by(void (*init)(struct lat_sha256 *sum), const char *text, size_t piece, const char *want)
 {
 	struct lat_sha256 sum;
 	uint8_t digest[LAT_SHA256];
 	char hex[2 * LAT_SHA256 + 1];
 	size_t len = strlen(text);
 
-	lat_sha256_init(&sum);
+	init(&sum);
 	for (size_t at = 0; at < len; at += piece)
 		lat_sha256_add(&sum, text + at, len - at < piece ? len - at : piece);
 	lat_sha256_end(&sum, digest);
 	for (size_t i = 0; i < LAT_SHA256; i++)
 		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 	assert_string_equal(hex, want);
+}
+
+static void check(const char *text, size_t piece, const char *want)
+{
+	check_by(lat_sha256_init, text, piece, want);
+	check_by(lat_sha256_init_plain, text, piece, want);
 }
 
 static void known_texts_have_their_fingerprints(void **state)
@@ -32,10 +38,29 @@ static void known_texts_have_their_fingerprints(void **state)
 		check(two, piece, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
 }
 
+static void both_ways_agree_on_long_texts(void **state)
+{
+	uint8_t text[4096], digests[2][LAT_SHA256];
+	struct lat_sha256 sum;
+
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (uint8_t)(i * 2654435761u >> 13);
+	for (size_t len = 0; len <= sizeof(text); len += 61) {
+		lat_sha256_init(&sum);
+		lat_sha256_add(&sum, text, len);
+		lat_sha256_end(&sum, digests[0]);
+		lat_sha256_init_plain(&sum);
+		lat_sha256_add(&sum, text, len);
+		lat_sha256_end(&sum, digests[1]);
+		assert_memory_equal(digests[0], digests[1], LAT_SHA256);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(known_texts_have_their_fingerprints),
+		cmocka_unit_test(both_ways_agree_on_long_texts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

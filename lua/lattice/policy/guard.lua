@@ -9,6 +9,11 @@
 local M = {}
 
 local sethook, getinfo = debug.sethook, debug.getinfo
+--- The function that runs at a level and its line: the program's own states have it in C.
+local where = debug.where or function(level) -- luacheck: ignore 143
+  local info = getinfo(level + 1, "lf")
+  if info then return info.func, info.currentline end
+end
 local gethook = debug.gethook or function() return "the host's" end
 local count_memory = collectgarbage
 -- The wall's time where there is one: on a busy machine ten seconds of the processor are half a minute.
@@ -55,10 +60,10 @@ end
 function Guard:place(level)
   level = (level or 1) + 1
   while true do
-    local info = getinfo(level, "lf")
-    if not info then return nil end
-    local source = self:source_of(info.func)
-    if source and info.currentline > 0 then return source, info.currentline end
+    local fn, line = where(level)
+    if not fn then return nil end
+    local source = self:source_of(fn)
+    if source and line > 0 then return source, line end
     level = level + 1
   end
 end
@@ -188,7 +193,7 @@ function Guard:run(fn, ...)
 end
 
 local function back_inside(strings, methods, ...)
-  if strings then strings.__index = methods end
+  strings.__index = methods
   return ...
 end
 
@@ -196,11 +201,12 @@ end
 --- run altogether, so nothing has to be put back then.)
 ---@param fn function
 ---@return function
-function Guard:outside(fn)
+function Guard:outside(fn) -- luacheck: ignore 212
+  if not string_meta() then return fn end
   return function(...)
     local strings = string_meta()
-    local methods = strings and strings.__index
-    if strings then strings.__index = plain_methods end
+    local methods = strings.__index
+    strings.__index = plain_methods
     return back_inside(strings, methods, fn(...))
   end
 end

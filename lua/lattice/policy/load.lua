@@ -31,8 +31,15 @@ local function lower_rules(self)
   if #self.problems.list > 0 and #self.rules > MANY_RULES then return {} end
   local checker = check.new(self.problems, self.sets)
   local mesh, rules, quick = mesh_prefixes(self.opts.mesh), {}, fast.new(checker)
-  for i, raw in ipairs(self.rules) do
-    self.rules[i] = false -- not needed any more: a hundred thousand of them are memory
+  local said, i = self.rules, 1
+  local store, take
+  if self.opts.quick and #self.tests == 0 then store, take = self.opts.quick() end -- tests want every rule's table
+  while true do
+    if take then i = take(store, said, i, rules, quick) end
+    local raw = said[i]
+    if not raw then break end
+    said[i] = false -- not needed any more: a hundred thousand of them are memory
+    i = i + 1
     local rule = quick:rule(raw, #rules + 1)
     rules[#rules + 1] = rule
     local checked = not rule and checker:rule(raw)
@@ -47,7 +54,7 @@ local function lower_rules(self)
     end
   end
   for _, name in ipairs(suggest.keys(self.sets)) do checker:set_items(name) end
-  return rules
+  return rules, store
 end
 
 local function lower_tests(self)
@@ -79,7 +86,8 @@ local function policy_name(self)
 end
 
 local function assemble(self)
-  local rules, tests = lower_rules(self), lower_tests(self)
+  local rules, store = lower_rules(self)
+  local tests = lower_tests(self)
   local default = self.default and self.default.value or "deny"
   local limits, unix = {}, {}
   for key, limit in pairs(self.limits) do limits[key] = limit.value end
@@ -91,7 +99,7 @@ local function assemble(self)
     keep_established = self.keep_established ~= nil and self.keep_established.value,
     audit = self.routes, tests = tests, unix = unix, handlers = self.handlers,
     on_error = self.on_error, rules = rules,
-    names_open = lower.names_open(default, rules), warnings = self.problems.warnings,
+    names_open = lower.names_open(default, rules), quick = store, warnings = self.problems.warnings,
   }
 end
 
@@ -125,7 +133,8 @@ end
 
 --- Loads a policy. opts: files, sources ({name, text}), rules_before, shipped (name -> text), read (path -> text | nil,
 --- why; default: io.open), mesh (prefixes), run_tests, budget ({ instructions, memory, work }),
---- uncounted (fn, ... -> what fn returns: for work that the number of rules bounds).
+--- uncounted (fn, ... -> what fn returns: for work that the number of rules bounds), quick (-> store, take: keeps the common
+--- rules of a policy without tests in C; they are false in rules).
 ---@param opts table
 ---@return table? policy
 ---@return table[]? errors  { file, line, col, message, expected, suggestion, text }

@@ -56,7 +56,7 @@ function M.new(opts)
     on_error = {},
   }, Loader)
   function self.place()
-    local source, line = self.guard:place(4)
+    local source, line = self.guard:place(3) -- place, this function and the word are not the policy's
     if not source then source, line = self.guard:definition(self.guard.running) end
     return source, line
   end

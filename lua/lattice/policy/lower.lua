@@ -73,12 +73,12 @@ end
 
 --- May every name be resolved? (A rule or the default lets flows to any address pass.)
 ---@param default string
----@param rules table[]
+---@param rules (table|false)[]  false: a common rule, which is to one prefix
 ---@return boolean
 function M.names_open(default, rules)
   if default == "allow" or default == "audit" then return true end
   for _, rule in ipairs(rules) do
-    if rule.any and rule.dir == "out" and (rule.action == "allow" or rule.action == "audit") then
+    if rule and rule.any and rule.dir == "out" and (rule.action == "allow" or rule.action == "audit") then
       return true
     end
   end

@@ -119,8 +119,8 @@ static int make_data(struct lat_tc *tc, const struct lat_tc_image *image, struct
 	return 0;
 }
 
-/* A map on its way into its slot. The kernel waits there until no program can be at what was in it, some 10 ms or more: so
- * the two go beside each other and while the trie is filled, which nobody looks at yet. */
+/* A map on its way into its slot, or the one in it on its way out (fd -1). The kernel waits there until no program can be at
+ * what was in it, some 10 ms or more: so the two go beside each other and while the trie is filled, which nobody looks at yet. */
 struct put {
 	int slots, fd, status;
 	uint32_t at;
@@ -132,7 +132,10 @@ static void *run_put(void *user)
 {
 	struct put *put = user;
 
-	put->status = bpf_map_update_elem(put->slots, &put->at, &put->fd, BPF_ANY) < 0 ? -errno : 0;
+	if (put->fd < 0)
+		bpf_map_delete_elem(put->slots, &put->at);
+	else if (bpf_map_update_elem(put->slots, &put->at, &put->fd, BPF_ANY) < 0)
+		put->status = -errno;
 	return NULL;
 }
 
@@ -312,6 +315,7 @@ int lat_tc_flip_back(struct lat_tc *tc)
 
 void lat_tc_settle(struct lat_tc *tc)
 {
+	struct put data = { .slots = tc->maps[TC_DATA_SLOTS], .fd = -1 }, lpm = { .slots = tc->maps[TC_LPM_SLOTS], .fd = -1 };
 	uint64_t word;
 
 	tc->prepared = 0;
@@ -320,8 +324,11 @@ void lat_tc_settle(struct lat_tc *tc)
 	for (uint32_t s = 1; s <= LAT_TC_SLOTS; s++) {
 		if (s == LAT_TC_LIVE_SLOT(word))
 			continue;
-		bpf_map_delete_elem(tc->maps[TC_LPM_SLOTS], &s);
-		bpf_map_delete_elem(tc->maps[TC_DATA_SLOTS], &s);
+		data.at = lpm.at = s;
+		begin_put(&data);
+		begin_put(&lpm);
+		end_put(&data);
+		end_put(&lpm);
 		pthread_mutex_lock(&tc->mutex);
 		lat_tc_slot_close(&tc->slots[s]);
 		pthread_mutex_unlock(&tc->mutex);
