@@ -1,7 +1,7 @@
 -- What the tier "vm" runs in each virtual machine, as root; TAP on stdout. Argument "all": doctor, the unit tests that
 -- lean on the kernel, real programs, a few tries of every way round. "run": doctor and real programs. "node": the
 -- primitives of the node agent, its enforcers against the oracle, the agent on real devices. "bare": the agent where the
--- kernel has neither clsact nor WireGuard. "refused": user namespaces are off, and `lattice run` says so and runs nothing.
+-- kernel has neither clsact nor WireGuard. "limits": groups of processes alone (of "all" and "run", too). "refused": user namespaces are off, and `lattice run` says so and runs nothing.
 package.path = "tests/support/?.lua;" .. package.path
 local steps = require("steps")
 local quote = steps.quote
@@ -104,6 +104,13 @@ local function programs()
   end
 end
 
+-- Groups of processes and their limits: v2 with controllers, or v1.
+local function limits()
+  unit(build .. "/test_cgroup")
+  spec("tests/lua/primitives/cgroup_spec.lua", "root", "")
+  spec("tests/e2e/cgroup_spec.lua", "root", "")
+end
+
 -- The names of the specs that need the kernel's parts of a node.
 local function node()
   for _, name in ipairs({ "bpf", "map", "tc", "tun", "link", "wireguard", "iptables", "nflog", "netns", "queue" }) do
@@ -134,12 +141,15 @@ local what = {
       for _, path in ipairs(steps.lines(("ls %s/%s 2>/dev/null"):format(quote(build), pattern))) do unit(path) end
     end
     programs()
+    limits()
     spec("tests/escape/attacks_spec.lua", "root", "")
   end,
   run = function()
     doctor()
     programs()
+    limits()
   end,
+  limits = limits,
   refused = function()
     refused("without user namespaces root is refused, and told the sysctl", "")
     refused("without user namespaces a user is refused, and told the sysctl", user)

@@ -1,0 +1,311 @@
+-- The limits of a run as a group of processes holds them: measured from outside, in every mode that this host has; and that
+-- nothing is left of the group, however the run ends.
+package.path = "tests/support/?.lua;" .. package.path
+local World = require("world")
+local uv = require("luv")
+
+local missing = World.missing()
+local hour = "3600." .. uv.os_getpid() -- of sleeps that are ours
+
+local function shell(text)
+  local pipe = assert(io.popen(text))
+  local out = pipe:read("a")
+  pipe:close()
+  return out
+end
+
+-- The directories of a run's group, by its name; also on a v1 host.
+local function groups(name)
+  local found = {}
+  for path in shell(("ls -d /sys/fs/cgroup/lattice/%s-* /sys/fs/cgroup/*/lattice/%s-* 2>/dev/null"):format(name, name))
+    :gmatch("[^\n]+") do found[#found + 1] = path end
+  return found
+end
+
+local function number(path, pattern)
+  return tonumber((World.read(path) or ""):match(pattern))
+end
+
+-- Nanoseconds that the group has had of the CPUs.
+local function cpu_used(name)
+  for _, path in ipairs(groups(name)) do
+    local v2, v1 = number(path .. "/cpu.stat", "usage_usec (%d+)"), number(path .. "/cpuacct.usage", "%d+")
+    if v2 or v1 then return v1 or v2 * 1000 end
+  end
+end
+
+local function group_missing()
+  local path = os.tmpname()
+  local file = assert(io.open(path, "w"))
+  file:write([[
+    local group, why = require("lattice.cgroup").make { name = "probe", unique = true,
+      limits = { memory = 64 << 20, cpu = 1, pids = 10 } }
+    print(group and "yes" or why)]])
+  file:close()
+  local out = shell(("'%s' lua %s 2>&1"):format(World.lattice_path, path)):gsub("%s+$", "")
+  os.remove(path)
+  return out ~= "yes" and out or nil
+end
+
+describe("limits of a run by a group", function()
+  local why = missing or group_missing()
+  if why then return pending("all of it", why) end
+  local world, count = nil, 0
+
+  setup(function() world = World.new() end)
+  teardown(function() if world then world:close() end end)
+
+  -- Starts a command under limits; .name is its group's.
+  local function start(mode, limits, command, opts)
+    opts = opts or {}
+    count = count + 1
+    local name = ("e2e%d-%d"):format(uv.os_getpid(), count)
+    local policy = world:file(name .. ".lua", ('policy "t" limits { %s }'):format(limits))
+    local audit = world.home .. "/" .. name .. ".jsonl"
+    local argv = { World.lattice_path, "run", "--mode", mode, "-n", name, "-p", policy, "--audit", audit }
+    for _, word in ipairs(opts.options or {}) do argv[#argv + 1] = word end
+    argv[#argv + 1] = "--"
+    for _, word in ipairs(command) do argv[#argv + 1] = word end
+    local p = world:start("host", argv, opts)
+    p.name, p.audit_path = name, audit
+    return p
+  end
+
+  local function run(...)
+    local p = start(...):wait()
+    p.audit = World.records(p.audit_path)
+    return p
+  end
+
+  local function met(p, name)
+    local found = World.find(p.audit, { kind = "limit", name = name })
+    return found[#found] and found[#found].unmapped.lattice
+  end
+
+  local function nothing_left(name, sleeps)
+    local until_ = uv.hrtime() + 15e9 * (tonumber(os.getenv("LATTICE_PATIENCE")) or 1)
+    local left
+    repeat
+      left = table.concat(groups(name), " ")
+      if sleeps then left = left .. shell("pgrep -af '[s]leep " .. sleeps .. "'") end
+      if left == "" then return end
+    until uv.hrtime() > until_
+    error("left of " .. name .. ": " .. left, 2)
+  end
+
+  local modes = { "user", "kernel" }
+  for _, mode in ipairs(modes) do
+    describe("in mode " .. mode, function()
+      local function test(name, body)
+        it(name, function()
+          local p = run(mode, "pids = 50", { "true" })
+          if mode ~= "user" and p.status == 125 then return pending(p.err:gsub("%s+$", "")) end
+          assert.equal(0, p.status, p.err)
+          body()
+        end)
+      end
+
+      test("memory: who takes more is killed, the audit and the summary name the limit, nothing else ends", function()
+        local p = run(mode, 'memory = "64M"', { "sh", "-c",
+          "python3 -c 'x = bytearray(200 << 20)'; echo status $?; cat /proc/1/oom_score_adj" })
+        assert.equal("status 137\n0\n", p.out, p.err)
+        assert.equal(0, p.status)
+        local record = met(p, "memory")
+        assert.equal(1, record.count)
+        assert.equal("1 process was killed for more than 64M of memory", record.text)
+        assert.matches("limit   memory: 1 process was killed for more than 64M of memory", p.err, 1, true)
+        nothing_left(p.name)
+      end)
+
+      test("memory: many small ones lose members, not init and with it everything", function()
+        local p = run(mode, 'memory = "32M", pids = 200', { "sh", "-c",
+          "for i in $(seq 100); do sh -c 'x=$(head -c 300000 /dev/urandom | base64 -w0); read y' & done 2>/dev/null; wait; "
+            .. "echo end" }, { stdin = "" })
+        assert.is_true(p.out == "end\n" or p.status == 137, p.err) -- the command itself may be the largest
+        assert.not_matches("init ended", p.err)
+        assert.is_true(met(p, "memory").count >= 1)
+      end)
+
+      -- What the group had of the CPUs between two looks, for 1.2 s of it and more.
+      test("cpu: a spin loop of three processes has the share and no more", function()
+        local spin = "while :; do :; done"
+        local p = start(mode, "cpu = 0.4", { "sh", "-c", ("for i in 1 2; do %s & done; %s"):format(spin, spin) })
+        local first, began
+        p:expect(function() first = cpu_used(p.name); return first and first > 1e8 end)
+        first, began = cpu_used(p.name), uv.hrtime()
+        local last, now
+        p:expect(function()
+          last, now = cpu_used(p.name), uv.hrtime()
+          return last and last - first > 1.2e9
+        end)
+        p:kill("sigkill")
+        local share = (last - first) / (now - began)
+        assert.is_true(share > 0.36 and share < 0.44, ("%.3f instead of 0.4"):format(share))
+        nothing_left(p.name)
+      end)
+
+      test("cpu: what was held back is in the audit", function()
+        local p = run(mode, "cpu = 0.2", { "python3", "-c", "import time\nwhile time.process_time() < 0.2: pass" })
+        assert.equal(0, p.status, p.err)
+        assert.is_true(met(p, "cpu").count >= 3)
+        assert.matches("to keep to 0.2 of a CPU", met(p, "cpu").text, 1, true)
+      end)
+
+      test("pids: a fork storm stops there, and a bounded number of records says so", function()
+        local p = run(mode, "pids = 25", { "python3", "-c", [[
+import os, signal
+refused, all = 0, []
+while refused < 2000:
+    try:
+        pid = os.fork()
+        if pid == 0: signal.pause()
+        all.append(pid)
+    except OSError: refused += 1
+print(len(all))
+for pid in all: os.kill(pid, 9)]] })
+        assert.is_true(tonumber(p.out) <= 24, p.out)
+        assert.is_true(tonumber(p.out) >= 20, p.out)
+        assert.is_true(met(p, "pids").count >= 2000)
+        assert.is_true(#World.find(p.audit, { kind = "limit" }) < 20)
+        nothing_left(p.name)
+      end)
+
+      test("io: direct reads and writes have the rate", function()
+        local file = world.home .. "/io.bin"
+        local probe = shell(("dd if=/dev/zero of=%s bs=1M count=6 oflag=direct 2>&1"):format(file))
+        if not probe:find("copied") then return pending("no direct I/O here: " .. probe:match("[^\n]+")) end
+        local disk = shell(("lsblk -no PKNAME,NAME $(df --output=source %s | tail -1) 2>&1"):format(file))
+        if disk:find("not a block") then return pending("no disk below " .. world.home) end
+        for _, way in ipairs({ "if=%s of=/dev/null iflag=direct", "if=/dev/zero of=%s oflag=direct conv=notrunc" }) do
+          local p = run(mode, 'io = "2M"', { "sh", "-c", "LC_ALL=C dd bs=128k count=48 " .. way:format(file) .. " 2>&1" })
+          local rate = 6 / (tonumber(p.out:match("copied, ([%d.]+) s")) or error(p.out .. p.err))
+          assert.is_true(rate > 1.8 and rate < 2.2, ("%.2f M a second instead of 2"):format(rate))
+          nothing_left(p.name)
+        end
+        os.remove(file)
+      end)
+
+      test("a daemon ends with the command, and the group is gone", function()
+        local p = run(mode, "pids = 50", { "sh", "-c",
+          ("(setsid sh -c 'setsid sleep %s & sleep %s' &) ; echo done"):format(hour, hour) })
+        assert.equal("done\n", p.out)
+        nothing_left(p.name, hour)
+      end)
+
+      test("kill -9 of the supervisor leaves neither processes nor groups", function()
+        local p = start(mode, 'pids = 50, memory = "100M"', { "sh", "-c",
+          ("(setsid sh -c 'setsid sleep %s & sleep %s' &) ; echo ready; sleep %s"):format(hour, hour, hour) })
+        p:expect("ready")
+        assert.is_true(#groups(p.name) > 0)
+        p:kill("sigkill")
+        p:wait()
+        nothing_left(p.name, hour)
+      end)
+
+      test("twenty at once have a group each and leave none", function()
+        local all = {}
+        for i = 1, 20 do all[i] = start(mode, "pids = 50", { "sh", "-c", "echo in; read x" }, { stdin = "open" }) end
+        local paths, different = {}, 0
+        for _, p in ipairs(all) do
+          p:expect("in\n", 60000)
+          local path = groups(p.name)[1]
+          if path and not paths[path] then different = different + 1 end
+          paths[path or ""] = true
+        end
+        assert.equal(20, different)
+        for _, p in ipairs(all) do p:write("x\n") end
+        for _, p in ipairs(all) do
+          p:wait(60000)
+          assert.equal(0, p.status, p.err)
+          nothing_left(p.name)
+        end
+      end)
+
+      test("the command cannot leave its group, make one, or change a limit", function()
+        local p = run(mode, "pids = 30", { "sh", "-c", [[
+for d in /sys/fs/cgroup /sys/fs/cgroup/*; do
+  [ -d $d ] && mkdir $d/mine 2>/dev/null && echo made $d/mine
+  for f in cgroup.procs tasks pids.max cgroup.kill memory.limit_in_bytes; do
+    [ -e $d/$f ] && { echo 1 > $d/$f; } 2>/dev/null && echo wrote $d/$f
+  done
+done
+echo end]] })
+        assert.equal("end\n", p.out, p.err)
+      end)
+    end)
+  end
+
+  describe("that cannot be had", function()
+    local function as_nobody(options)
+      local policy = world:file("nobody.lua", 'policy "t" limits { memory = "64M", pids = 20 }')
+      -- outside of `ip netns exec`, which hides the hierarchies
+      local out = shell(("cd %s && setpriv --reuid 65534 --regid 65534 --clear-groups %s run --mode user -q -p %s %s -- "
+        .. "echo ran 2>&1; echo status $?"):format(world.home, World.lattice_path, policy, options))
+      return out
+    end
+
+    it("is said with the file and the way out before the command starts, and refused", function()
+      local out = as_nobody("")
+      assert.not_matches("ran", out)
+      assert.matches("status 125", out, 1, true)
+      assert.matches("cannot enforce these limits of the policy: memory\n", out, 1, true)
+      assert.matches("  memory: making /sys/fs/cgroup/[^\n]*/lattice: Permission denied; run as root, or in a group", out)
+      assert.matches("systemd-run --user --scope -p Delegate=yes", out, 1, true)
+    end)
+
+    it("is let pass by --allow-missing-limits, with a warning", function()
+      local out = as_nobody("--allow-missing-limits")
+      assert.matches("warning: not enforced here: memory\n.*ran\nstatus 0", out)
+    end)
+  end)
+
+  -- A group that was given to an ordinary user: in each hierarchy that has a controller of the limits.
+  describe("of an ordinary user in a group of his own", function()
+    local own = "lte2e-deleg-" .. uv.os_getpid()
+    local tops = {}
+
+    setup(function()
+      for top in shell("ls -d /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/memory /sys/fs/cgroup/pids "
+        .. "/sys/fs/cgroup/freezer 2>/dev/null"):gmatch("[^\n]+") do
+        if uv.fs_stat(top .. "/cgroup.procs") then
+          tops[#tops + 1] = top .. "/" .. own
+          World.sh(("mkdir %s/%s; cd %s/%s; for f in . cgroup.procs tasks cgroup.subtree_control cgroup.threads; do "
+            .. "[ ! -e $f ] || chown 65534:65534 $f; done"):format(top, own, top, own))
+        end
+      end
+    end)
+
+    teardown(function()
+      for _, top in ipairs(tops) do
+        World.sh(("for d in $(find %s -depth -type d); do rmdir $d; done"):format(top))
+      end
+    end)
+
+    local function delegated(before)
+      local policy = world:file("own.lua", 'policy "t" limits { memory = "64M", pids = 20 }')
+      local enter = ""
+      for _, top in ipairs(tops) do enter = enter .. ("echo $$ > %s/cgroup.procs; "):format(top) end
+      local inner = ("%s%s run --mode user -p %s -- sh -c \"python3 -c 'x = bytearray(200 << 20)'; echo status \\$?\"")
+        :format(before or "exec ", World.lattice_path, policy)
+      world:file("own.sh", enter .. ("exec setpriv --reuid 65534 --regid 65534 --clear-groups sh -c '%s'\n")
+        :format(inner:gsub("'", "'\\''")))
+      return shell(("cd %s && sh %s/own.sh 2>&1"):format(world.home, world.dir))
+    end
+
+    it("are held there, and the group is left as it was", function()
+      local out = delegated()
+      assert.matches("status 137\n", out, 1, true)
+      assert.matches("limit   memory: 1 process was killed", out, 1, true)
+      for _, top in ipairs(tops) do assert.equal("", shell("find " .. top .. " -mindepth 1 -type d")) end
+    end)
+
+    it("are refused where a v2 group has other members, by name", function()
+      if not number("/sys/fs/cgroup/cgroup.controllers", ".*memory.*()") then
+        return pending("the memory controller is not on v2 here")
+      end
+      local out = delegated("sleep 0 | : ; ") -- the shell stays beside lattice
+      assert.matches("other processes are in the group /sys/fs/cgroup/" .. own, out, 1, true)
+      for _, top in ipairs(tops) do assert.equal("", shell("find " .. top .. " -mindepth 1 -type d")) end
+    end)
+  end)
+end)
