@@ -72,13 +72,19 @@ function M.load(spec_json, read, shipped, uncounted, quick)
   }
 end
 
+-- How long, and for whom, an answer holds.
+local scopes = { once = true, process = true, run = true, everyone = true }
+
 --- Calls the handler for a question and turns what it returns into a verdict.
---- A handler returns "allow" or "deny" (true and false do too), and may add { scope = "once"|"run", ttl = seconds,
---- reason = text }. nil from on("connect") means the default; anything else that is odd denies.
+--- A handler returns "allow" or "deny" (true and false do too), and may add { scope = "once"|"process"|"run"|"everyone",
+--- ttl = seconds, reason = text }. nil from on("connect") means the default; anything else that is odd denies.
 ---@param policy table
 ---@param kind "ask"|"connect"|"dns"
 ---@param flow table
----@return string verdict, boolean for_run, integer ttl, string reason
+---@return string verdict
+---@return "process"|"run"|"everyone"|false scope  false: for this flow alone
+---@return integer ttl
+---@return string reason
 function M.answer(policy, kind, flow)
   local handler = policy.handlers and policy.handlers[kind]
   if not handler then return "deny", false, 0, "no handler" end
@@ -97,7 +103,13 @@ function M.answer(policy, kind, flow)
   local rule = kind == "ask" and options.scope == nil and policy.rules[flow.rule]
   local ttl = math.tointeger(tonumber(options.ttl) or rule and rule.ttl or 0) or 0
   local reason = type(options.reason) == "string" and options.reason or ""
-  return verdict, options.scope == "run" or ttl > 0, math.max(0, math.min(ttl, 86400 * 365)), reason
+  local scope = options.scope
+  if scope ~= nil and not scopes[scope] then
+    error(("on(%q) returned the scope %s; it must be \"once\", \"process\", \"run\" or \"everyone\"")
+      :format(kind, tostring(scope)), 0)
+  end
+  scope = scope or (ttl > 0 and "run") or "once"
+  return verdict, scope ~= "once" and scope, math.max(0, math.min(ttl, 86400 * 365)), reason
 end
 
 return M

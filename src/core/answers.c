@@ -11,6 +11,7 @@ struct entry {
 	uint64_t until_ns; /* 0: free; UINT64_MAX: rest of the run */
 	struct lat_addr addr;
 	uint32_t rule;
+	pid_t pid; /* 0: of every process */
 	uint16_t port;
 	uint8_t kind, proto, dir, action;
 	char name[LAT_NAME_MAX];
@@ -52,7 +53,7 @@ static size_t hash(const struct lat_question *q)
 
 static bool same(const struct entry *e, const struct lat_question *q)
 {
-	return e->kind == q->kind && e->rule == q->rule && e->proto == q->flow.proto && e->dir == q->flow.dir &&
+	return (!e->pid || e->pid == q->who.pid) && e->kind == q->kind && e->rule == q->rule && e->proto == q->flow.proto && e->dir == q->flow.dir &&
 	       e->port == q->flow.dport && lat_addr_equal(&e->addr, &q->flow.remote) &&
 	       strcmp(e->name, q->name) == 0;
 }
@@ -74,6 +75,7 @@ void lat_answers_put(struct lat_answers *a, const struct lat_question *q, const 
 	e->until_ns = answer->ttl_s ? now_ns + answer->ttl_s * LAT_NS_PER_SEC : UINT64_MAX;
 	e->addr = q->flow.remote;
 	e->rule = q->rule;
+	e->pid = answer->scope == LAT_SCOPE_PROCESS ? q->who.pid : 0;
 	e->port = q->flow.dport;
 	e->kind = q->kind;
 	e->proto = q->flow.proto;

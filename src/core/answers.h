@@ -1,4 +1,5 @@
-/* Answers of handlers that hold for the rest of the run: (kind, protocol, destination, port or name) -> verdict. Bounded;
+/* Answers of handlers that hold for the rest of the run: (kind, protocol, destination, port or name; one process or
+ * all) -> verdict. Bounded;
  * emptied by a reload, so that no answer of an older generation is ever used. */
 #ifndef LAT_CORE_ANSWERS_H
 #define LAT_CORE_ANSWERS_H

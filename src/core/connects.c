@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 #define ADDRESS_MAX 128 /* sizeof(struct sockaddr_storage): longer ones are EINVAL in the kernel */
 #ifndef SO_NETNS_COOKIE
@@ -133,6 +134,32 @@ static int settle(struct lat_connects *c, const struct lat_connects_request *q)
 	return r == -EINTR ? -EINPROGRESS : r;
 }
 
+/* Behind the programs of a group: what they decide is theirs, also of this call that is made here; a question is asked. */
+static void connect_asking(struct lat_connects *c, struct lat_connects_request *q)
+{
+	struct lat_flow flow = { .proto = q->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP, .dir = LAT_DIR_OUT };
+	bool blocking;
+	int r = 0;
+
+	if ((q->type == SOCK_STREAM || q->type == SOCK_DGRAM) && q->address.ss_family != AF_UNSPEC &&
+		lat_addr_from_sockaddr((const struct sockaddr *)&q->address, q->len, &flow.remote, &flow.dport) == 0)
+		r = c->hooks->ask(c->hooks->ctx, ++c->asked, &flow, &q->who);
+	if (r == -EINPROGRESS) {
+		lat_connects_wait(c, q, LAT_WAIT_ASKED, -1, ETIMEDOUT);
+		return;
+	}
+	if (r) {
+		c->stats.refused++;
+		reply(c, q, r < 0 ? EACCES : r);
+		return;
+	}
+	r = lat_connects_try(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
+	if (blocking && (r == -EINPROGRESS || r == -EALREADY))
+		lat_connects_wait(c, q, LAT_WAIT_EPOLL, -1, -r);
+	else
+		reply(c, q, -r);
+}
+
 static void connect_inet(struct lat_connects *c, struct lat_connects_request *q)
 {
 	bool blocking;
@@ -181,6 +208,17 @@ static bool outside_allowed(struct lat_connects *c, const struct lat_connects_re
 	return c->hooks->unix_path(c->hooks->ctx, f->real, bound, f->st.st_dev, f->st.st_ino, &q->who);
 }
 
+/* Does somebody inside listen on the file? */
+static bool listens_inside(struct lat_connects *c, const struct lat_unix_file *f)
+{
+	uint32_t inode;
+
+	if (c->hooks->inside)
+		return lat_diag_unix_listener(c->diag, f->dev, f->ino, &inode) == 1 &&
+		       c->hooks->inside(c->hooks->ctx, inode);
+	return born_inside(c, f) && lat_diag_unix_listens(c->diag, f->dev, f->ino, NULL, 0) == 1;
+}
+
 static void connect_unix_path(struct lat_connects *c, struct lat_connects_request *q, const char *path)
 {
 	struct lat_unix_file f;
@@ -191,7 +229,7 @@ static void connect_unix_path(struct lat_connects *c, struct lat_connects_reques
 		reply(c, q, -r);
 		return;
 	}
-	if (born_inside(c, &f) && lat_diag_unix_listens(c->diag, f.dev, f.ino, NULL, 0) == 1) {
+	if (listens_inside(c, &f)) {
 		c->stats.unix_inside++;
 	} else if (!outside_allowed(c, q, &f, &stale)) {
 		c->stats.unix_refused++;
@@ -208,17 +246,50 @@ static void connect_unix_path(struct lat_connects *c, struct lat_connects_reques
 	reply(c, q, -r);
 }
 
+/* An abstract name belongs to the network namespace: where that is not the sandbox's alone, errno or 0. No rule can open
+ * one of the outside. */
+static int refuse_abstract(struct lat_connects *c, const struct lat_connects_request *q)
+{
+	const struct sockaddr_un *un = (const struct sockaddr_un *)&q->address;
+	size_t len = q->len - offsetof(struct sockaddr_un, sun_path) - 1;
+	char shown[LAT_UNIX_PATH_MAX] = "@";
+	uint32_t inode;
+	int r;
+
+	if (!c->hooks->inside)
+		return 0;
+	r = lat_diag_unix_abstract(c->diag, un->sun_path + 1, len, &inode);
+	if (r <= 0)
+		return r == 0 ? ECONNREFUSED : EACCES;
+	if (c->hooks->inside(c->hooks->ctx, inode)) {
+		c->stats.unix_inside++;
+		return 0;
+	}
+	for (size_t i = 0; i < len && i + 2 < sizeof(shown); i++)
+		shown[i + 1] = un->sun_path[i + 1] ? un->sun_path[i + 1] : '@';
+	if (c->hooks->unix_path(c->hooks->ctx, shown, "", 0, 0, &q->who))
+		return 0;
+	c->stats.unix_refused++;
+	return EACCES;
+}
+
 static void connect_unix(struct lat_connects *c, struct lat_connects_request *q)
 {
 	char path[LAT_UNIX_PATH_MAX];
+	enum lat_unix_kind kind = lat_unix_parse(&q->address, q->len, path);
 	bool blocking;
 	int r;
 
-	if (lat_unix_parse(&q->address, q->len, path) == LAT_UNIX_PATH) {
+	if (kind == LAT_UNIX_PATH) {
 		connect_unix_path(c, q, path);
 		return;
 	}
-	/* Abstract names belong to the namespace; the rest is an error, or dissolves a datagram socket. */
+	r = kind == LAT_UNIX_ABSTRACT ? refuse_abstract(c, q) : 0;
+	if (r) {
+		reply(c, q, r);
+		return;
+	}
+	/* An abstract name of the inside; the rest is an error, or dissolves a datagram socket. */
 	r = lat_connects_try(c, q->fd, q->type, &q->address, q->len, -1, &blocking);
 	if (r == -EAGAIN && blocking)
 		lat_connects_wait(c, q, LAT_WAIT_RETRY, -1, EAGAIN);
@@ -307,7 +378,10 @@ static void handle(struct lat_connects *c, const struct lat_notify_call *call)
 	} else if (r > 0) {
 		reply(c, &q, r);
 	} else if (q.domain == AF_INET || q.domain == AF_INET6) {
-		connect_inet(c, &q);
+		if (c->hooks->ask)
+			connect_asking(c, &q);
+		else
+			connect_inet(c, &q);
 	} else if (q.domain == AF_UNIX) {
 		connect_unix(c, &q);
 	} else if (q.domain == AF_NETLINK) {

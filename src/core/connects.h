@@ -17,6 +17,12 @@ struct lat_connects_hooks {
 	 * with which the call fails now. The hook writes the audit record of a refusal. Not called for UDP, nor for the
 	 * sandbox's own addresses (loopback, zero, LAT_TRAP_ADDR*): those stay inside or are the wall's to judge. */
 	int (*tcp)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who);
+	/* Kernel mode, in place of `tcp` and `dial`: a TCP or UDP connect, loopback too. As `tcp`; -EINPROGRESS: the call is held
+	 * until lat_connects_answered(id). */
+	int (*ask)(void *ctx, uint64_t id, const struct lat_flow *flow, const struct lat_identity *who);
+	/* Kernel mode, where the namespace of `diag` is not the sandbox's alone: is the listening unix socket with this inode
+	 * number ("socket:[N]") held by a process of the sandbox, and by nobody's choice but its own? NULL: `diag` tells. */
+	bool (*inside)(void *ctx, uint32_t inode);
 	/* In place of `tcp`, for a socket that is new and unbound: may also dial flow->remote (loopback ones too) before the call
 	 * is made. *id not 0: it did, and `connected` follows; *ready: the far end has accepted. May be NULL, with `connected`. */
 	int (*dial)(void *ctx, const struct lat_flow *flow, const struct lat_identity *who, uint64_t *id, bool *ready);
@@ -43,6 +49,8 @@ struct lat_connects_options {
 
 int lat_connects_new(const struct lat_connects_options *options, struct lat_connects **out);
 void lat_connects_free(struct lat_connects *connects);
+/* The answer to a call that `ask` held: 0, it is made now; else its errno. Unknown ids are ignored. */
+void lat_connects_answered(struct lat_connects *connects, uint64_t id, int error);
 /* Who opened the flow: from a notification seen before (protocol and source port), else from the namespace's socket
  * table and /proc. false: unknown (who is zeroed). */
 bool lat_connects_identify(struct lat_connects *connects, const struct lat_flow *flow, struct lat_identity *who);

@@ -1,7 +1,8 @@
 /* The inside of connects: what connects.c (a notification), connects_dial.c (a flow that is dialled
  * before its call is made) and connects_wait.c (a call that must wait) share.
  *
- * The wait table has an order of states: free -> (EPOLL) | (RETRY) -> free. EPOLL: the socket connects, the poller brings
+ * The wait table has an order of states: free -> (EPOLL) | (RETRY) | (ASKED -> EPOLL) -> free. ASKED: the hook's answer is
+ * awaited, the call not yet made. EPOLL: the socket connects, the poller brings
  * the end. RETRY: the backlog of a unix listener is full; the tick tries again, on the same file. Only connects_wait.c moves
  * them. */
 #ifndef LAT_CORE_CONNECTS_PARTS_H
@@ -13,12 +14,14 @@
 
 #define LAT_CONNECTS_WAITS 512
 
-enum lat_connects_wait_state { LAT_WAIT_FREE, LAT_WAIT_EPOLL, LAT_WAIT_RETRY };
+enum lat_connects_wait_state { LAT_WAIT_FREE, LAT_WAIT_EPOLL, LAT_WAIT_RETRY, LAT_WAIT_ASKED };
 
 struct lat_connects_wait {
 	struct lat_poll_item item; /* fd: our duplicate */
 	struct lat_connects *owner;
 	uint64_t id;
+	uint64_t asked;       /* ASKED: the question's number */
+	int type;             /* of the socket */
 	uint64_t deadline_ns; /* SO_SNDTIMEO; 0: none */
 	int file;             /* RETRY: the listener's file */
 	uint8_t state;
@@ -40,6 +43,7 @@ struct lat_connects {
 	uint64_t swept_ns, retried_ns;
 	struct lat_addr own4, own6;
 	struct lat_connects_stats stats;
+	uint64_t asked; /* questions so far: their numbers */
 	unsigned busy;
 	struct lat_connects_wait waits[LAT_CONNECTS_WAITS];
 };

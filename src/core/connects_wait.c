@@ -92,6 +92,14 @@ static uint64_t deadline_of(int fd, uint64_t now_ns)
 	return now_ns + (uint64_t)tv.tv_sec * LAT_NS_PER_SEC + (uint64_t)tv.tv_usec * 1000;
 }
 
+/* Not half done: the socket is as before the call. */
+static void dissolve(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	connect(fd, &none, sizeof(none));
+}
+
 static struct lat_connects_wait *free_wait(struct lat_connects *c)
 {
 	for (size_t i = 0; i < LAT_CONNECTS_WAITS; i++)
@@ -133,6 +141,8 @@ void lat_connects_wait(struct lat_connects *c, struct lat_connects_request *q, e
 		w->id = q->id;
 		w->late_err = (uint8_t)late_err;
 		w->deadline_ns = deadline_of(q->fd, now);
+		w->asked = c->asked;
+		w->type = q->type;
 		w->len = q->len;
 		w->address = q->address;
 		w->item = (struct lat_poll_item){ .fd = q->fd, .ready = wait_ready };
@@ -147,12 +157,43 @@ void lat_connects_wait(struct lat_connects *c, struct lat_connects_request *q, e
 		}
 	}
 	lat_close(&file);
-	if (state == LAT_WAIT_EPOLL) { /* not half done: the socket is as before the call */
-		struct sockaddr dissolve = { .sa_family = AF_UNSPEC };
-
-		connect(q->fd, &dissolve, sizeof(dissolve));
-	}
+	if (state == LAT_WAIT_EPOLL)
+		dissolve(q->fd);
 	lat_connects_fail(c, q, ECONNREFUSED, "too many connects under way");
+}
+
+void lat_connects_answered(struct lat_connects *c, uint64_t id, int error)
+{
+	struct lat_connects_wait *w = NULL;
+	bool blocking;
+	int r;
+
+	for (size_t i = 0; i < LAT_CONNECTS_WAITS && !w; i++)
+		if (c->waits[i].state == LAT_WAIT_ASKED && c->waits[i].asked == id)
+			w = &c->waits[i];
+	if (!w)
+		return;
+	if (!lat_notify_valid(c->notify, w->id)) {
+		c->stats.gone++;
+		drop_wait(w);
+		return;
+	}
+	if (error) {
+		finish_wait(w, error);
+		return;
+	}
+	r = lat_connects_try(c, w->item.fd, w->type, &w->address, w->len, -1, &blocking);
+	if (!blocking || (r != -EINPROGRESS && r != -EALREADY)) {
+		finish_wait(w, -r);
+		return;
+	}
+	w->state = LAT_WAIT_EPOLL;
+	w->late_err = (uint8_t)-r;
+	r = lat_poller_add(c->poller, &w->item, EPOLLOUT);
+	if (r < 0) {
+		dissolve(w->item.fd);
+		finish_wait(w, ECONNREFUSED);
+	}
 }
 
 static void retry(struct lat_connects_wait *w)

@@ -168,7 +168,8 @@ static void on_udp(struct lat_poll_item *item, uint32_t events)
 			&from_len);
 		if (n < 0)
 			return;
-		if (lat_addr_from_sockaddr((struct sockaddr *)&from, from_len, &addr, &sport) == 0)
+		if (lat_addr_from_sockaddr((struct sockaddr *)&from, from_len, &addr, &sport) == 0 &&
+			(!d->hooks->client || d->hooks->client(d->hooks->ctx, false, &addr, sport)))
 			receive(d, msg, (size_t)n, NULL, sport, &from, from_len);
 	}
 }
@@ -176,6 +177,15 @@ static void on_udp(struct lat_poll_item *item, uint32_t events)
 static void on_message(
 	void *ctx, struct lat_dns_conn *conn, const uint8_t *msg, size_t len, uint16_t sport)
 {
+	struct lat_dns *d = ctx;
+	struct lat_addr from;
+
+	/* Connections come to where the datagrams do: over loopback. */
+	lat_addr_parse("127.0.0.1", &from);
+	if (d->hooks->client && !d->hooks->client(d->hooks->ctx, true, &from, sport)) {
+		lat_dns_conn_answer(conn, NULL, 0);
+		return;
+	}
 	receive(ctx, msg, len, conn, sport, NULL, 0);
 }
 

@@ -12,6 +12,8 @@ enum lat_dns_decision { LAT_DNS_REFUSE, LAT_DNS_RESOLVE, LAT_DNS_WAIT };
 
 struct lat_dns_hooks {
 	void *ctx;
+	/* Is the asker one of the subject's? NULL: whoever can reach the sockets is. */
+	bool (*client)(void *ctx, bool tcp, const struct lat_addr *from, uint16_t sport);
 	/* May `name` (normalized) be resolved? *private_ok: answers in private ranges may be given.
 	 * WAIT: lat_dns_answer(id) follows. */
 	enum lat_dns_decision (*judge)(

@@ -13,6 +13,8 @@
 
 struct lat_pump {
 	struct lat_audit *audit;
+	void (*emit)(void *ctx, struct lat_record *record, const struct lat_event *event);
+	void *emit_ctx;
 	struct lat_policy *policies[GENERATIONS]; /* newest first; NULL: none */
 	struct lat_pump_name *names; /* sorted by address */
 	size_t name_count;
@@ -34,6 +36,8 @@ int lat_pump_new(const struct lat_pump_options *options, struct lat_pump **out, 
 	*failed_target = NULL;
 	if (!p)
 		return -ENOMEM;
+	p->emit = options->emit;
+	p->emit_ctx = options->emit_ctx;
 	p->size = options->memory ? options->memory : MEMORY_DEFAULT;
 	p->kept = calloc(p->size, sizeof(*p->kept));
 	if (!p->kept)
@@ -148,6 +152,14 @@ static void begin_record(struct lat_record *r, uint8_t kind)
 	r->name[0] = r->where[0] = r->text[0] = '\0';
 }
 
+static void put(struct lat_pump *p, struct lat_record *r, const struct lat_event *e)
+{
+	if (p->emit)
+		p->emit(p->emit_ctx, r, e);
+	else
+		lat_audit_emit(p->audit, r);
+}
+
 static void put_loss(struct lat_pump *p)
 {
 	struct lat_event_rule rule;
@@ -162,7 +174,7 @@ static void put_loss(struct lat_pump *p)
 		put_text(r.where, sizeof(r.where), rule.where);
 	}
 	put_text(r.text, sizeof(r.text), p->loss_why);
-	lat_audit_emit(p->audit, &r);
+	put(p, &r, NULL);
 	p->loss.packets = 0;
 	p->loss_told_ns = lat_now_ns();
 }
@@ -179,7 +191,7 @@ static void write_loss(struct lat_pump *p, uint64_t count, const struct lat_even
 {
 	uint32_t rule = e ? e->rule : 0, generation = e ? e->generation : 0;
 
-	if (!p->audit || !count)
+	if ((!p->audit && !p->emit) || !count)
 		return;
 	if (p->loss.packets && (p->loss.rule != rule || p->loss.generation != generation || p->loss_why != why))
 		put_loss(p);
@@ -196,7 +208,7 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 	struct lat_event_rule rule;
 	struct lat_record r;
 
-	if (!lat_audit_wants(p->audit, kind, e->action))
+	if (!p->emit && !lat_audit_wants(p->audit, kind, e->action))
 		return;
 	lat_pump_flush(p);
 	lat_pump_rule(p, e, &rule);
@@ -217,7 +229,7 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 	put_text(r.where, sizeof(r.where), rule.where);
 	if (rule.reason)
 		put_text(r.text, sizeof(r.text), rule.reason);
-	lat_audit_emit(p->audit, &r);
+	put(p, &r, e);
 }
 
 uint64_t lat_pump_free(struct lat_pump *p, int timeout_ms)
@@ -226,7 +238,7 @@ uint64_t lat_pump_free(struct lat_pump *p, int timeout_ms)
 
 	if (!p)
 		return 0;
-	if (p->audit && p->loss.packets)
+	if (p->loss.packets)
 		put_loss(p);
 	if (p->audit)
 		lost = lat_audit_stop(p->audit, timeout_ms);
@@ -276,7 +288,7 @@ int lat_pump_take(struct lat_pump *p, const void *data, size_t size, struct lat_
 	*e = loss;
 	p->next++;
 	p->counters.seen++;
-	if (p->audit)
+	if (p->audit || p->emit)
 		write_event(p, e);
 	return 0;
 }

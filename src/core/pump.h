@@ -12,7 +12,11 @@ struct lat_pump;
 struct lat_nflog_packet;
 
 struct lat_pump_options {
-	const struct lat_audit_options *audit; /* NULL: no audit */
+	const struct lat_audit_options *audit; /* NULL: no audit of its own */
+	/* In place of an audit: gets each record. event NULL: losses; else what it was made of, and the taker may change the
+	 * record, which is nowhere yet. */
+	void (*emit)(void *ctx, struct lat_record *record, const struct lat_event *event);
+	void *emit_ctx;
 	size_t memory;                         /* events kept for watchers; 0: 4096 */
 };
 

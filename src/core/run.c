@@ -371,7 +371,7 @@ int lat_run(const struct lat_run_options *options)
 		return LAT_RUN_FAILED;
 	}
 	run->options = options;
-	run->mode = options->preload ? &lat_run_preload : &lat_run_trap;
+	run->mode = options->kernel ? &lat_run_wall : options->preload ? &lat_run_preload : &lat_run_trap;
 	run->group = options->group;
 	run->status = LAT_RUN_FAILED;
 	run->tick.fd = -1;

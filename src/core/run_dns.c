@@ -1,5 +1,6 @@
 /* A run's decisions on names: hooks of the DNS server. */
 #include "core/run_private.h"
+#include "core/run_wall.h"
 #include "base/clock.h"
 #include <stdio.h>
 #include <string.h>
@@ -39,7 +40,7 @@ static bool dns_pin(void *ctx, const char *name, const struct lat_addr *addr, ui
 	size_t len = strlen(run->answer);
 	char text[LAT_ADDR_TEXT];
 
-	if (lat_pins_add(run->pins, addr, name, until_ns) < 0)
+	if (lat_pins_add(run->pins, addr, name, until_ns) < 0 || (run->wall && !lat_wall_pin(run, name, addr, until_ns)))
 		return false;
 	lat_addr_format(addr, text, sizeof(text));
 	if (len + strlen(text) + 2 <= sizeof(run->answer))
@@ -61,7 +62,9 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 	r.flow.dport = 53;
 	r.flow.sport = sport;
 	r.flow.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP;
-	if (run->connects)
+	if (run->wall)
+		lat_wall_dns_asker(run, &r.flow, &r.who);
+	else if (run->connects)
 		lat_connects_identify(run->connects, &r.flow, &r.who);
 	snprintf(r.name, sizeof(r.name), "%s", name);
 	snprintf(r.where, sizeof(r.where), "%s", answered ? "" : "default");

@@ -1,6 +1,6 @@
 /* The decisions of a run on flows, and the records of them: hooks of the flow engine and of the connect mediator. Whatever
  * is odd is denied. */
-#include "core/run_private.h"
+#include "core/run_wall.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -320,6 +320,10 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *q, const s
 		lat_answers_put(run->answers, q, a, lat_now_ns());
 	if (q->kind == LAT_QUESTION_DNS) {
 		lat_dns_answer(run->dns, q->id & ~LAT_DNS_ID, a->action == LAT_ACTION_ALLOW, false);
+		return;
+	}
+	if (run->wall) {
+		lat_wall_answered(run, q, a);
 		return;
 	}
 	v.action = a->action == LAT_ACTION_ALLOW ? LAT_ACTION_ALLOW : LAT_ACTION_DENY;

@@ -109,8 +109,7 @@ struct lat_run_flow {
 	bool told; /* the VERDICT record is written */
 };
 
-extern const struct lat_run_mode lat_run_trap;
-extern const struct lat_run_mode lat_run_preload;
+extern const struct lat_run_mode lat_run_trap, lat_run_wall, lat_run_preload;
 
 /* Fill hooks with ctx = run: run_judge.c, run_connect.c, run_dns.c. */
 void lat_run_flow_hooks(struct lat_run *run, struct lat_flows_hooks *flows);

@@ -25,12 +25,16 @@ struct lat_question {
 	char name[LAT_NAME_MAX];
 };
 
+/* Whom an answer that holds is for. */
+enum lat_scope { LAT_SCOPE_RUN, LAT_SCOPE_PROCESS, LAT_SCOPE_EVERYONE };
+
 struct lat_answer {
 	uint64_t id;
 	uint32_t generation;
 	uint8_t kind;
 	uint8_t action;     /* ALLOW or DENY; a failed handler denies */
 	uint8_t for_run;    /* the answer holds for this destination for the rest of the run (or ttl_s) */
+	uint8_t scope;      /* enum lat_scope, of an answer with for_run */
 	uint8_t failed;     /* the handler broke its limits, failed or gave nonsense; RELOAD: refused */
 	uint32_t ttl_s;     /* 0: no limit */
 	struct lat_policy *policy; /* RELOAD: the new generation, one reference */

@@ -11,6 +11,9 @@
 
 #define STATE_LISTEN 10 /* TCP_LISTEN, which unix sockets use too */
 #define MAX_RECORDS 65536
+#ifndef INET_DIAG_CGROUP_ID
+#define INET_DIAG_CGROUP_ID 21
+#endif
 
 static uint32_t sequence;
 
@@ -89,12 +92,17 @@ static int inet_answer(const struct nlmsghdr *h, void *arg)
 {
 	struct inet_question *q = arg;
 	const struct inet_diag_msg *d = NLMSG_DATA(h);
+	int left;
 
 	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*d)))
 		return -EPROTO;
 	if (d->id.idiag_sport != q->local_port)
 		return -ENOENT;
 	q->found = (struct lat_diag_socket){ .inode = d->idiag_inode, .uid = d->idiag_uid };
+	left = (int)h->nlmsg_len - (int)NLMSG_LENGTH(sizeof(*d));
+	for (const struct rtattr *a = (const struct rtattr *)(d + 1); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == INET_DIAG_CGROUP_ID && RTA_PAYLOAD(a) >= sizeof(q->found.cgroup))
+			memcpy(&q->found.cgroup, RTA_DATA(a), sizeof(q->found.cgroup));
 	return 1;
 }
 
@@ -154,7 +162,18 @@ struct unix_question {
 	unsigned seen;
 	char *name; /* or NULL */
 	size_t size;
+	const void *abstract; /* instead of dev and ino, or NULL */
+	size_t abstract_len;
+	uint32_t inode; /* of the socket that was found */
 };
+
+static bool is_abstract(const struct unix_question *q, const struct rtattr *a)
+{
+	const char *text = RTA_DATA(a);
+
+	return q->abstract && RTA_PAYLOAD(a) == q->abstract_len + 1 && text[0] == '\0' &&
+	       memcmp(text + 1, q->abstract, q->abstract_len) == 0;
+}
 
 /* The listener's name, without the NUL that may end it in the record. */
 static void take_name(struct unix_question *q, const struct rtattr *a)
@@ -187,30 +206,65 @@ static int unix_answer(const struct nlmsghdr *h, void *arg)
 	for (const struct rtattr *a = (const struct rtattr *)(d + 1); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
 		const struct unix_diag_vfs *v = RTA_DATA(a);
 
-		if (a->rta_type == UNIX_DIAG_NAME)
+		if (a->rta_type == UNIX_DIAG_NAME) {
 			name = a;
-		if (a->rta_type == UNIX_DIAG_VFS && RTA_PAYLOAD(a) >= sizeof(*v) &&
+			found = found || is_abstract(q, a);
+		}
+		if (!q->abstract && a->rta_type == UNIX_DIAG_VFS && RTA_PAYLOAD(a) >= sizeof(*v) &&
 			v->udiag_vfs_ino == q->ino && v->udiag_vfs_dev == q->dev)
 			found = true;
 	}
 	if (found && name)
 		take_name(q, name);
+	if (found)
+		q->inode = d->udiag_ino;
 	return found;
 }
 
-int lat_diag_unix_listens(int fd, dev_t dev, ino_t ino, char *name, size_t size)
+static int unix_ask(int fd, struct unix_question *q)
 {
-	struct unix_question q = { .dev = (uint32_t)(major(dev) << 20 | minor(dev)), .ino = (uint32_t)ino, .name = name,
-		.size = size };
 	struct {
 		struct nlmsghdr h;
 		struct unix_diag_req r;
 	} m = { .h = { .nlmsg_type = SOCK_DIAG_BY_FAMILY, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP },
 		.r = { .sdiag_family = AF_UNIX, .udiag_states = 1u << STATE_LISTEN,
-			.udiag_show = UDIAG_SHOW_VFS | (name ? UDIAG_SHOW_NAME : 0) } };
+			.udiag_show = (q->abstract ? 0 : UDIAG_SHOW_VFS) |
+				(q->abstract || q->name ? UDIAG_SHOW_NAME : 0) } };
 	int r = ask(fd, &m, sizeof(m));
+
+	return r < 0 ? r : answers(fd, true, unix_answer, q);
+}
+
+static uint32_t kernel_dev(dev_t dev)
+{
+	return (uint32_t)(major(dev) << 20 | minor(dev));
+}
+
+int lat_diag_unix_listens(int fd, dev_t dev, ino_t ino, char *name, size_t size)
+{
+	struct unix_question q = { .dev = kernel_dev(dev), .ino = (uint32_t)ino, .name = name, .size = size };
 
 	if (name && size)
 		name[0] = '\0';
-	return r < 0 ? r : answers(fd, true, unix_answer, &q);
+	return unix_ask(fd, &q);
+}
+
+int lat_diag_unix_listener(int fd, dev_t dev, ino_t ino, uint32_t *inode)
+{
+	struct unix_question q = { .dev = kernel_dev(dev), .ino = (uint32_t)ino };
+	int r = unix_ask(fd, &q);
+
+	if (r == 1)
+		*inode = q.inode;
+	return r;
+}
+
+int lat_diag_unix_abstract(int fd, const void *name, size_t len, uint32_t *inode)
+{
+	struct unix_question q = { .abstract = name, .abstract_len = len };
+	int r = unix_ask(fd, &q);
+
+	if (r == 1)
+		*inode = q.inode;
+	return r;
 }

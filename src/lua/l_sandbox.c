@@ -2,6 +2,7 @@
 #include "lua/api.h"
 #include "lua/l_cgroup.h"
 #include "lua/loader.h"
+#include "base/edition.h"
 #include "base/log.h"
 #include "core/run.h"
 #include <errno.h>
@@ -81,7 +82,7 @@ struct run_state {
 	struct lat_run_options options;
 	struct lat_worker_ops ops;
 	char **lists[4]; /* argv, hide, readonly, watch: NULL-terminated, malloc'ed */
-	char *name, *run_id, *own_routes, *passed_over;
+	char *name, *run_id, *own_routes, *passed_over, *device;
 	struct lat_rlimit rlimits[16];
 	struct lat_port_span *ports;
 	struct lat_audit_route *routes;
@@ -105,6 +106,7 @@ static void run_close(void *object)
 	free(s->run_id);
 	free(s->own_routes);
 	free(s->passed_over);
+	free(s->device);
 	free(s->ports);
 	lat_loader_routes_free(s->routes, s->route_count);
 	free(s);
@@ -210,6 +212,18 @@ static char *field_string(lua_State *L, const char *key)
 	return copy;
 }
 
+static bool field_is(lua_State *L, const char *key, const char *value)
+{
+	const char *text;
+	bool is;
+
+	lua_getfield(L, 2, key);
+	text = lua_tostring(L, -1);
+	is = text && strcmp(text, value) == 0;
+	lua_pop(L, 1);
+	return is;
+}
+
 static bool field_bool(lua_State *L, const char *key)
 {
 	bool value;
@@ -278,7 +292,7 @@ static int l_run(lua_State *L)
 	struct lat_box *box;
 	struct run_state *s;
 	bool stuck = false;
-	int r, status;
+	int r, status, failure = 0;
 
 	luaL_checktype(L, 2, LUA_TTABLE);
 	lua_settop(L, 2);
@@ -319,6 +333,9 @@ static int l_run(lua_State *L)
 	if (lua_getfield(L, 2, "group") != LUA_TNIL) /* the table keeps it */
 		o->group = lat_lua_check_cgroup(L, -1);
 	lua_pop(L, 1);
+	o->kernel = field_is(L, "mode", "kernel");
+	o->device = s->device = field_string(L, "network");
+	o->failure = &failure;
 	s->ops = (struct lat_worker_ops){ .ctx = s, .work = work };
 	o->worker = &s->ops;
 	o->preload = field_bool(L, "preload");
@@ -337,6 +354,8 @@ static int l_run(lua_State *L)
 		lat_box_take(L, lat_box_any(L, 1, &generation_type));
 	}
 	lat_box_close(L, box);
+	if (failure == -LAT_EPRO)
+		return lat_push_errno(L, failure, "kernel mode");
 	lua_pushinteger(L, status);
 	return 1;
 }
@@ -413,7 +432,7 @@ static const struct lat_api_function functions[] = {
 	{ "load", l_load, "spec_json: string", "lattice.sandbox.Generation?, string? error, string? code",
 		"Load a policy: { files, sources, rules_before } as JSON." },
 	{ "run", l_run, "generation: lattice.sandbox.Generation, spec: table", "integer? status, string? error, string? code",
-		"Run spec.argv under the policy, without privileges; returns its exit status (125: Lattice failed)." },
+		"Run spec.argv under the policy (spec.mode: user or kernel); returns its exit status (125: Lattice failed)." },
 	{ "create", l_create, "path: string", "boolean?, string? error, string? code",
 		"Make an empty private file unless it is there; symbolic links are refused." },
 	{ "attach_pid", l_attach_pid,

@@ -380,13 +380,14 @@ static void set_integer(lua_State *L, const char *key, lua_Integer value)
 	lua_setfield(L, -2, key);
 }
 
-/* generation.answer(policy, kind, flow) -> "allow"|"deny", for_run, ttl, text */
+/* generation.answer(policy, kind, flow) -> "allow"|"deny", scope or false, ttl, text */
 static int deliver_answer(lua_State *L)
 {
 	struct answer_call *c = lua_touserdata(L, 1);
 	const struct lat_question *q = c->question;
 	struct lat_answer *a = c->answer;
 	char buf[LAT_ADDR_TEXT], proto[4];
+	const char *scope;
 
 	lua_getglobal(L, "require");
 	lua_pushstring(L, "lattice.generation");
@@ -412,7 +413,11 @@ static int deliver_answer(lua_State *L)
 	}
 	lua_call(L, 3, 4);
 	a->action = strcmp(luaL_checkstring(L, -4), "allow") == 0 ? LAT_ACTION_ALLOW : LAT_ACTION_DENY;
-	a->for_run = (uint8_t)lua_toboolean(L, -3);
+	scope = lua_tostring(L, -3);
+	a->for_run = scope != NULL;
+	a->scope = !scope || strcmp(scope, "run") == 0 ? LAT_SCOPE_RUN
+		 : strcmp(scope, "process") == 0       ? LAT_SCOPE_PROCESS
+						       : LAT_SCOPE_EVERYONE;
 	a->ttl_s = (uint32_t)luaL_optinteger(L, -2, 0);
 	snprintf(a->text, sizeof(a->text), "%s", luaL_optstring(L, -1, ""));
 	return 0;

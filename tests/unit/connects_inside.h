@@ -29,6 +29,7 @@
 
 #define ALIAS "198.51.100.7" /* on lo of the child's namespace */
 #define REFUSED_PORT 7777
+#define HELD_PORT 7778
 #define T(f) cmocka_unit_test_setup_teardown(f, prepare, clean)
 
 /* In the child: no cmocka there. */
@@ -47,6 +48,8 @@ static struct {
 	bool tell_when_busy; /* the child hears when a call begins to wait, */
 	int tell_after;      /* once it has said so many numbers: an earlier call may have waited, too */
 	char allow[128];     /* outside socket that a rule names */
+	bool kernel;         /* the hooks of kernel mode: `ask` holds what goes to HELD_PORT, nothing is `inside` but the child's */
+	int answer;          /* to what is held */
 	/* the stage */
 	char dir[64], outside[128];
 	int host_socket, out_listener;
@@ -56,6 +59,7 @@ static struct {
 	pid_t child;
 	int asked, failed, reached;
 	bool still_busy;
+	uint64_t held;       /* the question that waits for its answer */
 	struct lat_flow flow;
 	struct lat_identity who;
 	char path[1100], bound[128];
@@ -88,6 +92,35 @@ static int hook_tcp(void *ctx, const struct lat_flow *flow, const struct lat_ide
 		return ENETUNREACH;
 	}
 	return 0;
+}
+
+static int hook_ask(void *ctx, uint64_t id, const struct lat_flow *flow, const struct lat_identity *who)
+{
+	if (flow->dport != HELD_PORT)
+		return hook_tcp(ctx, flow, who);
+	sup.asked++;
+	sup.flow = *flow;
+	sup.who = *who;
+	sup.held = id;
+	return -EINPROGRESS;
+}
+
+/* Does the child hold the socket? */
+static bool hook_inside(void *ctx, uint32_t inode)
+{
+	char path[64], wanted[32], target[64];
+	bool found = false;
+
+	snprintf(wanted, sizeof(wanted), "socket:[%u]", inode);
+	for (int fd = 0; fd < 64 && !found; fd++) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", sup.child, fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		target[n > 0 ? n : 0] = '\0';
+		found = strcmp(target, wanted) == 0;
+	}
+	return found;
 }
 
 static bool hook_unix(void *ctx, const char *path, const char *bound, dev_t dev, ino_t ino, const struct lat_identity *who)
@@ -214,6 +247,14 @@ static void turn(struct lat_poller *poller)
 	begin = lat_now_ns();
 	lat_poller_dispatch(poller, 16, 0);
 	lat_connects_tick(sup.connects, lat_now_ns());
+	if (sup.held) {
+		uint64_t id = sup.held;
+
+		sup.held = 0;
+		lat_connects_answered(sup.connects, id + 1000, EPERM); /* nobody's */
+		lat_connects_answered(sup.connects, id, sup.answer);
+		lat_connects_answered(sup.connects, id, EPERM); /* it was answered */
+	}
 	if (lat_now_ns() - begin > sup.longest_ns)
 		sup.longest_ns = lat_now_ns() - begin;
 }
@@ -237,7 +278,8 @@ static void listen_to_child(void)
 /* Lets the child play; its exit status as a shell sees it. */
 static int run(void (*play)(void))
 {
-	static const struct lat_connects_hooks hooks = { .tcp = hook_tcp, .unix_path = hook_unix, .failed = hook_failed };
+	const struct lat_connects_hooks hooks = { .tcp = hook_tcp, .unix_path = hook_unix, .failed = hook_failed,
+		.ask = sup.kernel ? hook_ask : NULL, .inside = sup.kernel ? hook_inside : NULL };
 	struct lat_poller *poller = NULL;
 	struct lat_connects_options options = { .hooks = &hooks };
 	uint64_t end = lat_now_ns() + 60 * LAT_NS_PER_SEC;

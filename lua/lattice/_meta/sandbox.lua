@@ -30,7 +30,7 @@ local M = {}
 ---@return string? code
 function M.load(spec_json) end
 
---- Run spec.argv under the policy, without privileges; returns its exit status (125: Lattice failed).
+--- Run spec.argv under the policy (spec.mode: user or kernel); returns its exit status (125: Lattice failed).
 ---@param generation lattice.sandbox.Generation
 ---@param spec table
 ---@return integer? status

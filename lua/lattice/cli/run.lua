@@ -13,6 +13,8 @@ local M = {
   failure = 125,
 }
 
+local exit_pro = 6 -- what the edition lacks: as for every command
+
 function M.args(parser)
   parser:option("-p --policy", "A policy file, or the name of a shipped one. First match over all, in order.")
     :argname("FILE|NAME"):count("*"):default({})
@@ -29,6 +31,8 @@ function M.args(parser)
     :choices({ "auto", "kernel", "user", "gvisor", "preload" })
   parser:option("--mode-script", "A Lua file that chooses: its ... is a list of { name, ok, reason }, it returns a name.")
     :argname("FILE")
+  parser:option("--network", "Kernel mode: bind every socket of the command to this device (loopback aside).")
+    :argname("DEVICE")
   parser:option("-n --name", "The run's name in the audit (default: the command's)."):argname("NAME")
   parser:flag("--allow-missing-limits", "Start although some limits cannot be enforced here.")
   parser:flag("--watch", "Reload the policy when one of its files changes.")
@@ -39,7 +43,7 @@ end
 local takes_value = {
   ["-p"] = true, ["--policy"] = true, ["-a"] = true, ["--allow"] = true, ["-d"] = true, ["--deny"] = true,
   ["--audit"] = true, ["--learn"] = true, ["-n"] = true, ["--name"] = true, ["--color"] = true,
-  ["-m"] = true, ["--mode"] = true, ["--mode-script"] = true,
+  ["-m"] = true, ["--mode"] = true, ["--mode-script"] = true, ["--network"] = true,
 }
 
 --- The command begins after `--`, or with the first word that is no option, as with env and sudo.
@@ -113,7 +117,8 @@ end
 
 --- The mode: said with -v, and why it is not a stronger one.
 ---@return lattice.choice.Choice?
----@return string? error
+---@return string? error_or_reasons
+---@return any code  402: of the pro edition
 local function choose_mode(args)
   local modes = require("lattice.sandbox.select")
   local wish = { name = args.mode }
@@ -123,8 +128,8 @@ local function choose_mode(args)
     if not script then return nil, why end
     wish.script = script
   end
-  local chosen, refused = modes.select(wish)
-  if not chosen then return nil, refused .. ". The command was not started; see lattice doctor" end
+  local chosen, refused, code = modes.select(wish)
+  if not chosen then return nil, refused .. ". The command was not started; see lattice doctor", code end
   if args.verbose then
     io.stderr:write("lattice: mode ", chosen.name, ": ", chosen.reason, "\n")
     for _, one in ipairs(chosen.passed_over) do
@@ -164,15 +169,24 @@ function M.run(args)
   args.name = args.name or args.rest[1]:match("[^/]+$") or "command"
   local files, before = args.policy, rules_before(args)
   if #files == 0 and #before == 0 then files = { "default-deny" } end
+  local mode, passed_over, code = choose_mode(args)
+  if not mode then
+    fail(passed_over)
+    return code == 402 and exit_pro or M.failure
+  end
+  local kernel = mode.name == "kernel"
+  if args.network and not kernel then
+    return fail("--network binds sockets to a device, which only kernel mode does; this run would be in ",
+      mode.name, " mode")
+  end
   local generation, why = sandbox.load(json.encode {
     files = #files > 0 and files or nil, rules_before = #before > 0 and before or nil,
+    keep_entries = kernel or nil,
   })
   if not generation then
     io.stderr:write(why, "\n")
     return fail("the policy was refused, the command was not started")
   end
-  local mode, passed_over = choose_mode(args)
-  if not mode then return fail(passed_over) end
   local info = json.decode(generation:info())
 
   local routes, hide, readonly, learned = {}, {}, {}, nil
@@ -200,7 +214,9 @@ function M.run(args)
   held, why = take_limits(args, info.limits, mode.name == "kernel")
   if not held then return fail(why) end
   local _ <close> = held.group
-  local status, message = sandbox.run(generation, {
+  local status, message
+  status, message, code = sandbox.run(generation, {
+    mode = mode.name, network = args.network,
     argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
     hide = hide, readonly = readonly, rlimits = held.rlimits, group = held.group, passed_over = passed_over,
     preload = mode.name == "preload",
@@ -209,7 +225,10 @@ function M.run(args)
     notices = not args.quiet and (args.verbose or (sys.isatty(2) and not args.json)),
     verbose = args.verbose, json = args.json, no_summary = args.quiet,
   })
-  if not status then return fail(message) end
+  if not status then
+    fail(message)
+    return code == 402 and exit_pro or M.failure
+  end
   if args.learn then learn(args, log) end
   if learned then os.remove(learned) end
   return status
