@@ -68,6 +68,7 @@ static const struct {
 	{ SCMP_ARCH_X86, "socket", 359 },
 	{ SCMP_ARCH_X86, "socketpair", 360 },
 	{ SCMP_ARCH_X86, "connect", 362 },
+	{ SCMP_ARCH_X86, "setsockopt", 366 },
 };
 
 /* The number of a call, -ENOENT where the architecture does not have it, -EINVAL where it has but

@@ -21,6 +21,7 @@
 		CLONE_NEWCGROUP)
 #define NEW_TIME 0x80u /* CLONE_NEWTIME: in clone(2) these bits are the exit signal */
 
+#define HOST (LAT_FILTER_TABLES | LAT_FILTER_ASK)
 #define ALLOW SECCOMP_RET_ALLOW
 #define NO(e) (SECCOMP_RET_ERRNO | (e))
 /* clang-format off: a row a line */
@@ -41,6 +42,8 @@
 static const char exotic[] = "a family whose sockets the wall does not see";
 static const char trapped[] = "its packets end in the trap, or are judged by the group's programs";
 static const char judged[] = "an address of IP's length: the group's programs judge it";
+static const char member[] = "the kernel itself sends reports, which no program of the group sees";
+static const char elsewhere[] = "the packet would go elsewhere than the call says";
 static const char mediated[] = "its connects are mediated";
 static const char namespaces[] =
 	"a namespace of its own has its own rules and more kernel behind it";
@@ -90,6 +93,17 @@ const struct lat_filter_rule lat_filter_rules[] = {
 	{ "socketpair", NO(EOPNOTSUPP), { IS(0, AF_INET) }, "as the kernel says" },
 	{ "socketpair", NO(EOPNOTSUPP), { IS(0, AF_INET6) }, "as the kernel says" },
 	{ "socketpair", NO(EAFNOSUPPORT), { { 0 } }, exotic },
+
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IP), IS(2, IP_ADD_MEMBERSHIP) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IP), IS(2, IP_ADD_SOURCE_MEMBERSHIP) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IP), IS(2, MCAST_JOIN_GROUP) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IP), IS(2, MCAST_JOIN_SOURCE_GROUP) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IPV6), IS(2, IPV6_ADD_MEMBERSHIP) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IPV6), IS(2, IPV6_JOIN_ANYCAST) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IPV6), IS(2, MCAST_JOIN_GROUP) }, member, HOST },
+	{ "setsockopt", NO(ENODEV), { IS(1, IPPROTO_IPV6), IS(2, MCAST_JOIN_SOURCE_GROUP) }, member, HOST },
+	{ "setsockopt", NO(EPERM), { IS(1, IPPROTO_IPV6), IS(2, IPV6_RTHDR) }, elsewhere, HOST },
+	{ "setsockopt", NO(EPERM), { IS(1, IPPROTO_IPV6), IS(2, IPV6_2292RTHDR) }, elsewhere, HOST },
 
 	{ "ioctl", NO(EPERM), { IS(1, TIOCSTI) }, terminal },
 	{ "ioctl", NO(EPERM), { IS(1, TIOCLINUX) }, terminal },

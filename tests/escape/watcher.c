@@ -1,5 +1,5 @@
-/* watcher IFACE ADDRESS...: prints "leak PROTO ADDRESS" for each IP packet that arrives for one of the addresses, and
- * "ready" first. What the forbidden server saw is what counts: nothing else on the wire can hide from it. */
+/* watcher IFACE ADDRESS...: prints "leak PROTO ADDRESS" for each IP packet that arrives for one of the addresses, or reports
+ * (IGMPv3) that one has members, and "ready" first. What the forbidden server saw is what counts: nothing else on the wire can hide from it. */
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
@@ -41,6 +41,8 @@ int main(int argc, char **argv)
 			inet_ntop(AF_INET6, buf + 24, text, sizeof(text));
 			proto = buf[6];
 		}
+		if (proto == IPPROTO_IGMP && n >= 4 * (buf[0] & 15) + 16 && buf[4 * (buf[0] & 15)] == 0x22)
+			inet_ntop(AF_INET, buf + 4 * (buf[0] & 15) + 12, text, sizeof(text));
 		for (int i = 2; i < argc; i++)
 			if (strcmp(argv[i], text) == 0)
 				printf("leak %d %s\n", proto, text);

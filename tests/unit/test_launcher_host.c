@@ -176,6 +176,20 @@ static int in_sockets(const char *arg)
 		{ AF_VSOCK, SOCK_STREAM, 0, EAFNOSUPPORT },
 		{ AF_NETLINK, SOCK_RAW, 0, 0 },
 	};
+	static const struct {
+		int level, name, error;
+	} options[] = {
+		{ IPPROTO_IP, IP_ADD_MEMBERSHIP, ENODEV },
+		{ IPPROTO_IP, IP_ADD_SOURCE_MEMBERSHIP, ENODEV },
+		{ IPPROTO_IP, MCAST_JOIN_GROUP, ENODEV },
+		{ IPPROTO_IP, MCAST_JOIN_SOURCE_GROUP, ENODEV },
+		{ IPPROTO_IPV6, IPV6_JOIN_GROUP, ENODEV },
+		{ IPPROTO_IPV6, IPV6_JOIN_ANYCAST, ENODEV },
+		{ IPPROTO_IPV6, MCAST_JOIN_GROUP, ENODEV },
+		{ IPPROTO_IPV6, MCAST_JOIN_SOURCE_GROUP, ENODEV },
+		{ IPPROTO_IPV6, IPV6_RTHDR, EPERM },
+		{ IPPROTO_IPV6, IPV6_2292RTHDR, EPERM },
+	};
 	int tun;
 
 	for (size_t i = 0; i < COUNT(calls); i++) {
@@ -186,6 +200,16 @@ static int in_sockets(const char *arg)
 			if (fd < 0 && errno == EAFNOSUPPORT && calls[i].family == AF_INET6)
 				continue;
 			fprintf(stderr, "call %zu: %s\n", i, strerror(errno));
+			return WRONG;
+		}
+	}
+	for (size_t i = 0; i < COUNT(options); i++) {
+		int fd = socket(options[i].level == IPPROTO_IP ? AF_INET : AF_INET6, SOCK_DGRAM, 0);
+		char value[256] = { 0 };
+
+		if (fd >= 0 && (setsockopt(fd, options[i].level, options[i].name, value, sizeof(value)) != -1 ||
+				       errno != options[i].error)) {
+			fprintf(stderr, "option %zu: %s\n", i, strerror(errno));
 			return WRONG;
 		}
 	}
