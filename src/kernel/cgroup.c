@@ -307,8 +307,7 @@ void lat_cgroup_close(struct lat_cgroup *group)
 	if (!group)
 		return;
 	lat_cgroup_kill(group, CLOSE_MS);
-	lat_cg_remove_all(group->dir, group->count);
-	lat_cg_keeper_stop(group);
+	lat_cg_keeper_stop(group, lat_cg_remove_all(group->dir, group->count));
 	drop(group);
 	close_all(group->hidden);
 	free(group);

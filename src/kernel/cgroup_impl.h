@@ -80,11 +80,12 @@ int lat_cg_remove(int parent, int dir, const char *name);
 void lat_cg_sweep(int parent, bool v2);
 /* All directories of the group. */
 int lat_cg_kill_all(struct lat_cg_dir *dir, unsigned count, int timeout_ms);
-void lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count);
+/* false: the parent has to go, too, and that is not ours to do (any more): the keeper's, who has the maker's rights of old. */
+bool lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count);
 
 /* cgroup_keeper.c */
 int lat_cg_keeper_start(struct lat_cgroup *group);
-/* It is not needed any more: waits for its end. */
-void lat_cg_keeper_stop(struct lat_cgroup *group);
+/* It is not needed any more (removed), or does what is left to be removed: waits for its end. */
+void lat_cg_keeper_stop(struct lat_cgroup *group, bool removed);
 
 #endif

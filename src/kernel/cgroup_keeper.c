@@ -94,11 +94,12 @@ int lat_cg_keeper_start(struct lat_cgroup *group)
 	return 0;
 }
 
-void lat_cg_keeper_stop(struct lat_cgroup *group)
+void lat_cg_keeper_stop(struct lat_cgroup *group, bool removed)
 {
 	if (group->keeper <= 0)
 		return;
-	send(group->keeper_word, "", 1, MSG_NOSIGNAL); /* it may have been killed */
+	if (removed)
+		send(group->keeper_word, "", 1, MSG_NOSIGNAL); /* it may have been killed */
 	lat_close(&group->keeper_word);
 	while (waitpid(group->keeper, NULL, __WCLONE) < 0 && errno == EINTR) {
 	}

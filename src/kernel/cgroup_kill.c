@@ -164,9 +164,10 @@ int lat_cg_kill_all(struct lat_cg_dir *dir, unsigned count, int timeout_ms)
 	}
 }
 
-void lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count)
+bool lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count)
 {
 	const struct timespec pause = { 0, 2 * LAT_NS_PER_MS };
+	bool whole = true;
 
 	for (unsigned i = 0; i < count; i++) {
 		/* The last of them may still be on its way out. */
@@ -176,9 +177,12 @@ void lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count)
 			nanosleep(&pause, NULL);
 		}
 		lat_close(&dir[i].fd);
-		if (dir[i].base >= 0)
-			unlinkat(dir[i].base, LAT_CG_PARENT, AT_REMOVEDIR); /* fails while another run is there */
+		/* Fails while another run is there. */
+		if (dir[i].base >= 0 && unlinkat(dir[i].base, LAT_CG_PARENT, AT_REMOVEDIR) < 0 &&
+			(errno == EACCES || errno == EPERM))
+			whole = false;
 	}
+	return whole;
 }
 
 static void sweep_one(int parent, const char *name, int v2)

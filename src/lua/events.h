@@ -49,6 +49,9 @@ struct lat_events {
 	size_t running[LAT_ORDER_MAX], running_count; /* the order of this batch */
 	size_t at; /* in this batch: the next of running, then of watchers */
 	struct { uint32_t ifindex; uint64_t until_ns; char name[16]; } devices[8];
+	struct lat_event *tap;  /* records as they are, of every kind, for who takes them; NULL: nobody */
+	unsigned tap_most, tap_count;
+	uint64_t tap_lost;
 };
 
 /* The box's user value: { [1] = functions by handler slot, [2] = their batch tables, [3] = functions by watcher slot }. */
@@ -81,6 +84,10 @@ int lat_events_push(lua_State *L);
 int lat_events_held(lua_State *L);
 int lat_events_account(lua_State *L);
 int lat_events_watch(lua_State *L);
+int lat_events_tap(lua_State *L);
+int lat_events_taken(lua_State *L);
+/* Keeps a copy for the tap. */
+void lat_events_tap_take(struct lat_events *s, const struct lat_event *e);
 
 #define LAT_EVENTS_BATCH_FIELDS                                                                    \
 	"count: integer, fields: (fun(self: lattice.events.Batch, i: integer): integer, integer, integer, integer, "     \

@@ -73,7 +73,10 @@ static void take(void *ctx, const void *data, size_t size)
 	struct lat_events *s = ctx;
 	struct lat_event *e = &s->batch[s->count];
 
-	if ((s->closing && !s->last) || lat_pump_take(s->pump, data, size, e) < 0 || e->kind != LAT_EVENT_VERDICT)
+	if ((s->closing && !s->last) || lat_pump_take(s->pump, data, size, e) < 0)
+		return;
+	lat_events_tap_take(s, e);
+	if (e->kind != LAT_EVENT_VERDICT)
 		return;
 	if (++s->count == LAT_EVENTS_BATCH)
 		lat_events_deliver(s);
@@ -170,6 +173,7 @@ static void events_end(struct lat_events *s)
 	lat_events_end_record(s);
 	lat_pump_free(s->pump, STOP_MS);
 	lat_events_forget_handlers(s);
+	free(s->tap);
 	free(s);
 }
 

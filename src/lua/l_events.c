@@ -193,7 +193,7 @@ static int l_record(lua_State *L)
 	r.status = (int32_t)optional_integer(L, 3, "status", 0);
 	r.who.uid = (uid_t)optional_integer(L, 3, "uid", getuid());
 	r.who.pid = (pid_t)optional_integer(L, 3, "pid", 0);
-	if (r.kind == LAT_RECORD_START || r.kind == LAT_RECORD_EXIT)
+	if ((r.kind == LAT_RECORD_START || r.kind == LAT_RECORD_EXIT) && !r.who.pid)
 		fill_self(&r);
 	s->started |= r.kind == LAT_RECORD_START;
 	s->ended |= r.kind == LAT_RECORD_EXIT;
@@ -288,6 +288,10 @@ static const struct lat_api_function methods[] = {
 		"(fun())?, string? error, string? code",
 		"Give fn the `last` events that the filter lets pass, and then each new one; call the result to end it. addr: "
 		"an address or prefix; closes: ends of flows as well; losses: { kind = \"loss\", lost } as well." },
+	{ "tap", lat_events_tap, "most: integer", "",
+		"Keep the records from now on as they are, at most so many, until taken() takes them." },
+	{ "taken", lat_events_taken, "", "string hex, integer count, integer lost",
+		"What the tap has, as hexadecimal text of struct lat_event, and how many it could not keep." },
 	{ "generation", l_generation, "generation: lattice.policies.Generation", "",
 		"Name the rules of events by this generation; those of the last ones are still known." },
 	{ "names", l_names, "pins: { addr: string, names: string[] }[]", "boolean?, string? error, string? code",

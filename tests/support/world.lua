@@ -214,7 +214,7 @@ end
 
 -- Kernel mode needs the control groups, which `ip netns exec` covers with a /sys of its own.
 local with_cgroups = [[
-  for f in /etc/netns/NS/*; do mount --bind $f /etc/${f##*/}; done
+  for f in /etc/netns/NS/*; do [ ! -e $f ] || mount --bind $f /etc/${f##*/}; done
   exec "$@"]]
 
 local function prefix(ns, opts)

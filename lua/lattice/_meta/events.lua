@@ -60,6 +60,16 @@ function Source:handlers() end
 ---@return string? code
 function Source:watch(filter, fn) end
 
+--- Keep the records from now on as they are, at most so many, until taken() takes them.
+---@param most integer
+function Source:tap(most) end
+
+--- What the tap has, as hexadecimal text of struct lat_event, and how many it could not keep.
+---@return string hex
+---@return integer count
+---@return integer lost
+function Source:taken() end
+
 --- Name the rules of events by this generation; those of the last ones are still known.
 ---@param generation lattice.policies.Generation
 function Source:generation(generation) end

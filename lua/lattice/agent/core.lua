@@ -16,12 +16,14 @@ Agent.__index = Agent
 ---@param config lattice.agent.Config
 ---@param hooks { stop: fun(keep: boolean), notify: table }
 function M.new(config, hooks)
-  return setmetatable({
+  local self = setmetatable({
     config = config, hooks = hooks, notify = hooks.notify, started = os.time(), devices = {}, temporary = {},
     last_temporary = 0, pins = {}, reloads = { ok = 0, refused = 0 }, fallbacks = 0,
     -- One change of the enforcer's state at a time.
     change = steps.queue(),
   }, Agent)
+  self.runs = require("lattice.agent.runs").new(self)
+  return self
 end
 
 function Agent:log(level, text)
@@ -275,6 +277,14 @@ function Agent:temporary_remove(id, done) return require("lattice.agent.temporar
 
 function Agent:temporary_list() return require("lattice.agent.temporary").list(self) end
 
+--- Whether a user may have commands of its own walled, and so connect to the control socket.
+---@param uid integer
+---@return boolean
+function Agent:may_run(uid) return self.runs:entry(uid) ~= nil end
+
+--- The bindings of the host: lattice.sandbox.list_bindings.
+function Agent:bindings() return require("lattice.sandbox.bindings").list() end
+
 local function part_status(part)
   return part and part.status and part:status() or nil
 end
@@ -298,7 +308,7 @@ function Agent:status()
     reloads = { ok = self.reloads.ok, refused = self.reloads.refused, last_error = self.reloads.last_error },
     temporary = self:temporary_list(), nat = part_status(self.nat), names = part_status(self.names),
     events = { seen = counters.seen or 0, lost = counters.lost or 0, lost_in_kernel = counters.lost_in_kernel or 0 },
-    audit = { lost = counters.audit_lost or 0 },
+    audit = { lost = counters.audit_lost or 0 }, runs = self.runs:status(), bindings = self:bindings(),
   }
 end
 

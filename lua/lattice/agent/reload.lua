@@ -46,6 +46,7 @@ function M.needs_restart(old, new)
   if not same(old.writers, new.writers) then add(new.file, "writers has changed") end
   if not same(old.names, new.names) then add(new.file, "names has changed") end
   if #old.pairs == 0 and #new.pairs > 0 then add(new.file, "the first nat or forward") end
+  if #old.runs == 0 and #new.runs > 0 then add(new.file, "the first runs") end
   table.sort(problems)
   return problems
 end
@@ -89,6 +90,8 @@ local function take_config(agent, config)
   end
   note(agent.events:routes(agent:routes(config, agent.live)))
   note(agent:set_handlers(config.handlers.flow))
+  agent.runs:reload()
+  agent.control:everybody_may(#config.runs > 0)
   return failures
 end
 

@@ -158,13 +158,15 @@ end
 
 local function open_control(agent)
   local config = agent.config
-  local options = { path = config.control, group = config.group, writers = config.writers }
+  local options = { path = config.control, group = config.group, writers = config.writers,
+    everybody = #config.runs > 0 }
   local control, err, code = await(function(done)
     require("lattice.control.server").open(agent, options, done)
   end)
   if not control then return nil, err, code end
   agent.control = control
   require("lattice.control.repl").register(control, agent)
+  require("lattice.control.run_verbs").add(control, agent)
   return control
 end
 
@@ -237,6 +239,11 @@ local function start(agent, undo)
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)
     if not ok then return nil, ("%s: %s"):format(device.where, tostring(err)), code or "unavailable" end
   end
+  if #config.runs > 0 then
+    ok, err, code = agent.runs:hold()
+    if not ok then return nil, err, code or "unavailable" end
+    undo(function() return agent.runs:release() end)
+  end
   ok, err, code = open_control(agent)
   if not ok then return nil, err, code end
   ok, err = drop_privileges(agent)
@@ -297,6 +304,7 @@ function M.stop(agent, keep, answer, done)
   agent.stopping = true
   require("lattice.agent.temporary").close(agent)
   agent:exclusive(function()
+    agent.runs:close() -- what they judge by stays to their end
     local good = unwind(agent, keep)
     answer(good)
     close_control(agent)

@@ -92,6 +92,26 @@ local function temporary_lines(status, support)
   return lines
 end
 
+local function run_lines(status, support)
+  local lines = {}
+  for _, run in ipairs(status.runs or {}) do
+    lines[#lines + 1] = ("%s  %s  uid %d (%s)  %s  generation %d%s  processes %d, up %s"):format(plain(run.id),
+      plain(run.name), run.uid, plain(run.user), plain(run.policy), run.generation,
+      run.network and "  on " .. plain(run.network) or "", run.processes, support.duration(status.now - run.started))
+  end
+  return lines
+end
+
+local function binding_lines(status)
+  local lines = {}
+  for _, one in ipairs(status.bindings or {}) do
+    lines[#lines + 1] = ("%d (%s) on %s, %d in it%s%s"):format(one.pid, plain(one.comm or "ended"), plain(one.device),
+      one.processes, one.policy and ", by " .. plain(table.concat(one.policy, " ")) or "",
+      one.mine and "" or ", of one that has ended")
+  end
+  return lines
+end
+
 local function event_line(status)
   local events = status.events or {}
   return ("%d seen, %d lost in the kernel, %d lost in the agent; audit: %d lost"):format(events.seen or 0,
@@ -111,6 +131,8 @@ local function show(status, counters, out)
       support.bytes(bytes), denied) })
   end
   block(out, "temporary", temporary_lines(status, support))
+  block(out, "runs", run_lines(status, support))
+  block(out, "bindings", binding_lines(status))
   block(out, "events", { event_line(status) })
 end
 

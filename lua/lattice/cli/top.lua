@@ -16,6 +16,7 @@ function M.args(parser)
     "interval; rules count since the generation came into force, remotes and ports over the flows open now.",
   }, "\n"))
   parser:option("--by", "What a line stands for."):choices({ "rule", "remote", "port" }):default("rule")
+  parser:option("--run", "Of a run of a user, by its id (lattice status), instead of the node."):argname("ID")
   parser:option("--interval", "Seconds between two tables."):argname("SECONDS"):default("2"):convert(tonumber)
   parser:option("--lines", "Lines of the table (default: what fits, or all)."):argname("N"):convert(math.tointeger)
 end
@@ -23,8 +24,8 @@ end
 local function plain(text) return require("lattice.audit.format").plain(tostring(text)) end
 
 -- rows: by key, { label, packets, bytes, flows? }
-local function by_rule(c)
-  local result, err = c:call("counters")
+local function by_rule(c, run)
+  local result, err = c:call("counters", { run = run })
   if not result then return nil, err end
   local rows = {}
   for _, one in ipairs(result.counters) do
@@ -36,8 +37,8 @@ local function by_rule(c)
   return rows
 end
 
-local function by_flow(c, label)
-  local result, err = c:call("flows", { limit = FLOWS })
+local function by_flow(c, run, label)
+  local result, err = c:call("flows", { limit = FLOWS, run = run })
   if not result then return nil, err end
   local rows, known = {}, {}
   for _, flow in ipairs(result.flows) do
@@ -54,10 +55,10 @@ end
 
 local samplers = {
   rule = by_rule,
-  remote = function(c) return by_flow(c, function(flow) return flow.addr end) end,
-  port = function(c)
+  remote = function(c, run) return by_flow(c, run, function(flow) return flow.addr end) end,
+  port = function(c, run)
     local proto = require("lattice.audit.format").proto
-    return by_flow(c, function(flow) return ("%s %s %d"):format(flow.dir, proto(flow.proto), flow.port or 0) end)
+    return by_flow(c, run, function(flow) return ("%s %s %d"):format(flow.dir, proto(flow.proto), flow.port or 0) end)
   end,
 }
 
@@ -139,7 +140,7 @@ local function refresh(c, args, out)
   while not over do
     if due then
       due = false
-      local rows, err = samplers[args.by](c)
+      local rows, err = samplers[args.by](c, args.run)
       if not rows then
         problem = err
         break
@@ -178,7 +179,7 @@ function M.run(args, out)
     err = refresh(c, args, out)
   else
     local rows
-    rows, err = samplers[args.by](c)
+    rows, err = samplers[args.by](c, args.run)
     if rows then
       rank(rows)
       if out.as_json then

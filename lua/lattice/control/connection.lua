@@ -4,6 +4,7 @@
 local uv = require("luv")
 local frames = require("lattice.control.frames")
 local log = require("lattice.log")
+local peer = require("lattice.peer")
 
 local M = {}
 
@@ -15,6 +16,7 @@ local M = {}
 ---@field pid integer
 ---@field writer boolean  whether it may use read-write verbs
 ---@field access "write"|"read"|"run"
+---@field gone fun(): boolean  who connected has ended, as far as the kernel tells
 ---@field session table   kept as long as the connection; `keep = true` in it: not closed for being idle
 
 --- Called with the result it ends the request. The rest are fields; after the end all of them do nothing.
@@ -55,6 +57,8 @@ end
 function Connection:close()
   if self.pipe:is_closing() then return end
   self.pipe:close()
+  if self.peer.pidfd then uv.fs_close(self.peer.pidfd) end
+  self.peer.pidfd = nil
   local pending, leaving = self.pending, self.leaving
   self.pending, self.leaving = {}, {}
   for _, one in pairs(pending) do
@@ -178,6 +182,7 @@ local function take(self, frame)
   local request = {
     id = frame.id, verb = frame.verb, args = frame.args or {}, uid = self.peer.uid, pid = self.peer.pid,
     writer = self.access == "write", access = self.access, session = self.session,
+    gone = function() return self.peer.pidfd ~= nil and peer.ended(self.peer.pidfd) end,
   }
   self.on_request(request, new_reply(self, frame.id))
 end

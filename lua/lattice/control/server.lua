@@ -130,9 +130,11 @@ local function accept(self)
     log.warn("control: a connection was not taken:", why)
     return pipe:close()
   end
+  who.pidfd = peer.pidfd_of(pipe:fileno()) -- nil before Linux 6.5
   local access, refused = judge(self, who, pipe:fileno())
   local class = not access and "stranger" or full(self, access, who.uid) and "crowd" or access
   if (class == "stranger" or class == "crowd") and self.counts[class] >= self.limits.strangers then
+    if who.pidfd then uv.fs_close(who.pidfd) end
     return pipe:close()
   end
   local one = connection.new(pipe, {
@@ -253,7 +255,8 @@ function M.open(agent, options, done)
   local self = setmetatable({
     agent = agent, path = options.path, group = options.group, writers = writers, verbs = {}, connections = {},
     everybody = options.everybody or false,
-    counts = { write = 0, read = 0, run = 0, stranger = 0, crowd = 0 }, limits = setmetatable(options.limits or {}, { __index = limits }),
+    counts = { write = 0, read = 0, run = 0, stranger = 0, crowd = 0 },
+    limits = setmetatable(options.limits or {}, { __index = limits }),
   }, Server)
   self.gid = options.group and peer.group(options.group) or nil
   place.prepare(self.path, self.gid, function(ok, err, code)

@@ -38,8 +38,8 @@ local function integer(args, name, low, high, otherwise)
 end
 
 -- Counters with what their rules say, by rule number: the default (0) comes last, as it is judged last.
-local function describe_counters(agent, counters)
-  local generation, list = agent:generation(), {}
+local function describe_counters(generation, counters)
+  local list = {}
   for number, count in pairs(counters) do
     local rule = generation and number > 0 and generation:rule(number) or nil
     list[#list + 1] = {
@@ -55,6 +55,15 @@ local function describe_counters(agent, counters)
   return json.array(list)
 end
 
+-- What judges: the node's enforcer, or with args.run the programs of a run. nil when it is answered already.
+local function judge_of(agent, request, reply)
+  local id = request.args.run
+  if id == nil then return agent:enforcer(), agent:generation(), agent.events end
+  local run = type(id) == "string" and agent.runs and agent.runs.list[id]
+  if run and run.filter and run.events then return run.filter, run.generation, run.events, run end
+  reply.error(("there is no run '%s' (lattice status shows those there are)"):format(tostring(id):sub(1, 60)), "ENOENT", 1)
+end
+
 local read, write = {}, {}
 
 function read.version(agent, request, reply)
@@ -66,6 +75,8 @@ end
 -- Lists that may be empty stay lists in JSON.
 local function lists(status)
   json.array(status.temporary)
+  json.array(status.runs or {})
+  json.array(status.bindings or {})
   if status.enforcer.passed_over then json.array(status.enforcer.passed_over) end
   for _, device in ipairs(json.array(status.devices)) do
     if device.address then json.array(device.address) end
@@ -82,15 +93,18 @@ function read.status(agent, request, reply)
 end
 
 function read.counters(agent, request, reply)
-  agent:enforcer():counters(done(reply, function(counters)
-    return { generation = agent:generation():number(), counters = describe_counters(agent, counters) }
+  local judge, generation = judge_of(agent, request, reply)
+  if not judge then return end
+  judge:counters(done(reply, function(counters)
+    return { generation = generation:number(), counters = describe_counters(generation, counters) }
   end))
 end
 
 function read.flows(agent, request, reply)
   local limit, why = integer(request.args, "limit", 1, 100000, FLOWS)
   if not limit then return reply.error(why, "EINVAL", 2) end
-  local enforcer = agent:enforcer()
+  local enforcer = judge_of(agent, request, reply)
+  if not enforcer then return end
   if not enforcer.flows then
     return reply.error(("the enforcer %s keeps no list of flows"):format(enforcer.name), "ENOTSUP", 1)
   end
@@ -120,7 +134,7 @@ end
 function read.metrics(agent, request, reply)
   local metrics = require("lattice.control.metrics")
   agent:enforcer():counters(function(counters)
-    reply({ text = metrics.text(agent:status(), counters and describe_counters(agent, counters) or {},
+    reply({ text = metrics.text(agent:status(), counters and describe_counters(agent:generation(), counters) or {},
       sys.version()) })
   end)
 end
@@ -136,7 +150,10 @@ function read.watch(agent, request, reply)
   local spec = filter.narrow(args)
   spec.last = last > 0 and 100000 or 0 -- all that it has: the filter here may want fewer
   local kept, count = {}, 0            -- what comes during the call is of the past: a ring of the last ones
-  local stop = agent.events:watch(spec, function(event)
+  local judge, _, source, run = judge_of(agent, request, reply)
+  if not judge then return end
+  if run then run.closers[#run.closers + 1] = function() reply({}) end end
+  local stop = source:watch(spec, function(event)
     if not wanted(event) then return end
     if not kept then return reply.more(event) end
     count = count + 1
@@ -149,7 +166,9 @@ function read.watch(agent, request, reply)
     stop()
     return reply({})
   end
-  reply.cancelled(stop)
+  reply.cancelled(function()
+    if not run or run.events then stop() end -- else it went with its run
+  end)
 end
 
 read.log = function(agent, request, reply)

@@ -16,8 +16,7 @@ local process = require("lattice.sandbox.process")
 local M = {}
 
 local PREFIX = "lattice-bind-"
-local SANDBOX = "/lattice/" -- groups of runs are below it
-local ROUNDS = 50           -- looks for children that were born meanwhile
+local ROUNDS = 50 -- looks for children that were born meanwhile
 local EVERYTHING = { "allow any to any", "allow any to host", "allow in any from any" }
 
 ---@class lattice.sandbox.Binding
@@ -40,11 +39,7 @@ local EVERYTHING = { "allow any to any", "allow any to host", "allow in any from
 
 local live = {} -- by group: what this process holds of its own bindings
 
-local function parse(folder)
-  local pid, start, device = folder:match("/" .. PREFIX:gsub("%-", "%%-") .. "(%d+)%-(%d+)%-([^/]+)$")
-  if not pid then return nil end
-  return math.tointeger(tonumber(pid)), math.tointeger(tonumber(start)), device
-end
+local function parse(folder) return process.binding(folder:match("[^/]+$")) end
 
 local function describe(folder)
   local pid, start, device = parse(folder)
@@ -117,14 +112,12 @@ local function look(pid, device)
   elseif group:find("^/%.%.") then
     return nil, ("the group of process %d is not below %s"):format(pid, tree), "EXDEV"
   end
-  for part in group:gmatch("[^/]+") do
-    local bound, _, to = parse("/" .. part)
-    if bound then
-      return nil, ("process %d is bound to '%s' already, with process %d: detach_pid(%d) first"):format(pid, to, bound,
-        bound), "EEXIST"
-    end
-  end
-  if (group .. "/"):find(SANDBOX, 1, true) == 1 then
+  local kind, name = process.ours(group)
+  if kind == "binding" then
+    local bound, _, to = process.binding(name)
+    return nil, ("process %d is bound to '%s' already, with process %d: detach_pid(%d) first"):format(pid, to, bound,
+      bound), "EEXIST"
+  elseif kind then
     return nil, ("process %d is in a sandbox of Lattice, which stays as it is"):format(pid), "EBUSY"
   end
   return stat, tree, group
@@ -145,15 +138,6 @@ local function make(tree, group, name)
   return nil, ("making a group: %s"):format(tostring(why)), code
 end
 
--- In a sandbox or a binding of its own.
-local function apart(group)
-  if (group .. "/"):find(SANDBOX, 1, true) == 1 then return true end
-  for part in group:gmatch("[^/]+") do
-    if parse("/" .. part) then return true end
-  end
-  return false
-end
-
 -- Every process that descends from this one comes along; until a look finds none that was not moved.
 local function move(tree, folder, pid)
   local procs, moved, skipped = folder .. "/cgroup.procs", 1, {}
@@ -166,7 +150,7 @@ local function move(tree, folder, pid)
       local group = not known[child] and process.group(child)
       if group and (tree .. group .. "/"):find(folder .. "/", 1, true) ~= 1 then
         known[child] = true
-        if apart(group) then
+        if process.ours(group) then
           skipped[#skipped + 1] = child
         else
           fresh = true

@@ -144,6 +144,31 @@ function M.group(pid)
   return ("\n" .. (M.read(("/proc/%d/cgroup"):format(pid)) or "")):match("\n0::([^\n]*)")
 end
 
+local SANDBOX = "/lattice/"          -- groups of runs are below it
+local BINDING = "^lattice%-bind%-(%d+)%-(%d+)%-(.+)$"
+
+--- Of the group of a binding (bindings.lua), by its name: which process, its start, on which device.
+---@param name string
+---@return integer? pid
+---@return integer? start
+---@return string? device
+function M.binding(name)
+  local pid, start, device = name:match(BINDING)
+  return math.tointeger(tonumber(pid)), math.tointeger(tonumber(start)), device
+end
+
+--- Whether a group is one that Lattice made, or below it: "run"; "binding", and the name of that; or nil.
+---@param group string
+---@return "run"|"binding"|nil
+---@return string? name
+function M.ours(group)
+  if (group .. "/"):find(SANDBOX, 1, true) == 1 then return "run" end
+  for part in group:gmatch("[^/]+") do
+    if part:find(BINDING) then return "binding", part end
+  end
+  return nil
+end
+
 --- The processes right in a group.
 ---@param folder string
 ---@return integer[]

@@ -13,6 +13,7 @@ function M.options(parser)
     :target("ports")
   parser:option("--dir", "Only this direction."):choices({ "in", "out" })
   parser:option("--rule", "Only what this rule decided; 0 is the default."):argname("N"):count("*"):target("rules")
+  parser:option("--run", "Of a run of a user, by its id (lattice status), instead of the node."):argname("ID")
   parser:option("--device", "Only this device."):argname("NAME"):count("*"):target("devices")
 end
 
@@ -31,7 +32,7 @@ local function some(list) return list and #list > 0 and list or nil end
 function M.filter(args)
   local spec = {
     denied = args.denied or nil, protos = some(args.protos), to = some(args.to), ports = some(args.ports),
-    dir = args.dir, rules = number_list(args.rules), devices = some(args.devices),
+    dir = args.dir, rules = number_list(args.rules), devices = some(args.devices), run = args.run,
   }
   local test, why = require("lattice.control.filter").compile(spec)
   if not test then return nil, why end
