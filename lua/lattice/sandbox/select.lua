@@ -21,8 +21,8 @@ M.needs = {
   kernel = { first = { "user_namespace", "bpf_cgroup" },
     rest = { "mount_namespace", "pid_namespace", "nested_user_namespace", "seccomp_notify", "pidfd_getfd", "sock_diag",
       "bpf_ring", "bpf_lpm", "bpf_swap" } },
-  user = { first = { "net_namespace" },
-    rest = { "user_namespace", "mount_namespace", "pid_namespace", "nested_user_namespace", "seccomp_notify", "pidfd_getfd",
+  user = { first = { "user_namespace" },
+    rest = { "net_namespace", "mount_namespace", "pid_namespace", "nested_user_namespace", "seccomp_notify", "pidfd_getfd",
       "sock_diag", "nf_tables", "queue", "tproxy" } },
 }
 

@@ -48,7 +48,7 @@ describe("the mode of a run", function()
       assert.equal("user", chosen.name)
       assert.same({ { name = "kernel", reason = case[2] } }, chosen.passed_over)
       assert.equal("kernel: " .. case[2], modes.reasons(chosen))
-      assert.same({ "net_namespace" }, h.asked)
+      assert.same({ "user_namespace" }, h.asked)
     end
   end)
 
@@ -65,15 +65,16 @@ describe("the mode of a run", function()
 
   it("is never preload where namespaces or seccomp-notify exist", function()
     local broken = { bpf_cgroup = "x", net_namespace = "no" }
-    local chosen, why, code = modes.select({ name = "auto" }, host(broken))
+    local chosen, why, code = modes.select({ name = "auto" }, host(broken, { full = true }))
     assert.is_nil(chosen)
     assert.equal("no mode works here: kernel: bpf_cgroup: x; user: net_namespace: no; gvisor: it is not in this build; "
       .. "preload: advisory, and this host has better: user_namespace", why)
     assert.equal("unavailable", code)
-    broken.user_namespace = "sysctl"
+    broken = { user_namespace = "sysctl" }
     chosen, why = modes.select({ name = "auto" }, host(broken))
     assert.is_nil(chosen)
-    assert.matches("preload: advisory, and this host has better: seccomp_notify", why)
+    assert.equal("no mode works here: kernel: user_namespace: sysctl; user: user_namespace: sysctl; "
+      .. "gvisor: it is not in this build; preload: advisory, and this host has better: seccomp_notify", why)
     broken.seccomp_notify = "ENOSYS"
     chosen = assert(modes.select({ name = "auto" }, host(broken)))
     assert.equal("preload", chosen.name)
