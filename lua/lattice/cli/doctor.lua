@@ -51,7 +51,7 @@ local function examine(timeout_ms)
   return findings
 end
 
---- What `lattice run` still lacks. Of two queue expressions one is enough.
+--- What user mode, which asks least of its caller, still lacks. Of two queue expressions one is enough.
 ---@param findings lattice.doctor.Finding[]
 ---@return string[] missing
 function M.missing(findings)
@@ -136,12 +136,12 @@ function M.run(args, out)
     return 2
   end
   local findings = examine(args.timeout)
-  local missing = M.missing(findings)
-  if #missing == 0 and not try_run(findings, args.timeout) then missing[1] = "run" end
+  local modes, chosen = examine_modes(findings)
+  local missing = chosen and {} or M.missing(findings)
+  if chosen and not try_run(findings, args.timeout) then missing[1] = "run" end
   local can_run = #missing == 0
   local ok = {}
   for _, f in ipairs(findings) do ok[f.name] = f.ok end
-  local modes, chosen = examine_modes(findings)
   local node = facts.node(ok, require("lattice.sys").version().edition)
   if args.json then
     local json = require "lattice.json"
