@@ -199,7 +199,8 @@ static void patterns_that_blow_up_are_stopped(void **state)
 
 static void a_policy_state_has_no_way_out(void **state)
 {
-	assert_int_equal(policy("local n = debug.getinfo and debug.where and 0 for _, k in pairs(debug) do n = n + 1 end return n"), 2);
+	assert_int_equal(policy("local n = debug.getinfo and debug.where and 0 "
+		"for _, k in pairs(debug) do n = n + 1 end return n"), 2);
 	assert_int_equal(policy("local n = 0 for _, k in ipairs { 'dofile', 'loadfile', 'collectgarbage' } do "
 		"if _G[k] ~= nil then n = n + 1 end end return n"), 0);
 	assert_int_equal(policy("local n = 0 for _, k in ipairs { 'execute', 'exit', 'remove', 'rename', 'tmpname', "
