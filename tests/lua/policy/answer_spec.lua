@@ -11,15 +11,25 @@ end
 describe("a handler's answer", function()
   it("is a verdict with scope, time and reason", function()
     assert.same({ "allow", false, 0, "" }, answer('on("ask", function() return "allow" end)', "ask"))
-    assert.same({ "deny", true, 0, "no" },
+    assert.same({ "deny", "run", 0, "no" },
       answer('on("ask", function() return "deny", { scope = "run", reason = "no" } end)', "ask"))
-    assert.same({ "allow", true, 60, "" }, answer('on("ask", function() return true, { ttl = 60 } end)', "ask"))
+    assert.same({ "allow", "run", 60, "" }, answer('on("ask", function() return true, { ttl = 60 } end)', "ask"))
+  end)
+
+  it("is for this flow, the process, the run or everyone, and for nobody else", function()
+    local text = 'on("ask", function() return "allow", { scope = "%s", ttl = 9 } end)'
+    assert.same({ "allow", false, 9, "" }, answer(text:format("once"), "ask"))
+    for _, scope in ipairs({ "process", "run", "everyone" }) do
+      assert.same({ "allow", scope, 9, "" }, answer(text:format(scope), "ask"))
+    end
+    assert.has_error(function() answer(text:format("always"), "ask") end,
+      'on("ask") returned the scope always; it must be "once", "process", "run" or "everyone"')
   end)
 
   it("is kept for the ask rule's ttl unless it says otherwise", function()
     local rule = 'ask("tcp to any", { ttl = "10m" })\n'
-    assert.same({ "allow", true, 600, "" }, answer(rule .. 'on("ask", function() return "allow" end)', "ask"))
-    assert.same({ "allow", true, 5, "" }, answer(rule .. 'on("ask", function() return "allow", { ttl = 5 } end)', "ask"))
+    assert.same({ "allow", "run", 600, "" }, answer(rule .. 'on("ask", function() return "allow" end)', "ask"))
+    assert.same({ "allow", "run", 5, "" }, answer(rule .. 'on("ask", function() return "allow", { ttl = 5 } end)', "ask"))
     assert.same({ "allow", false, 0, "" },
       answer(rule .. 'on("ask", function() return "allow", { scope = "once" } end)', "ask"))
   end)

@@ -86,7 +86,7 @@ function ask(rule, options) end
 ---@param options? lattice.RuleOptions
 function audit(rule, options) end
 
----A handler: returns "allow" or "deny", and may add { scope = "once"|"run", ttl = seconds, reason = text }.
+---A handler: returns "allow" or "deny", and may add { scope = "once"|"process"|"run"|"everyone", ttl = seconds, reason = text }.
 ---@param event "ask"|"connect"|"dns"
 ---@param handler fun(flow: lattice.Flow): string?, table?
 ---@param options? { on_error: "allow"|"deny" }
