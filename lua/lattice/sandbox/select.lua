@@ -72,10 +72,9 @@ function modes.kernel(host)
   if host.edition ~= "pro" then
     return { ok = false, code = 402, reason = "Pro feature: this is the " .. host.edition .. " edition" }
   end
-  local missing = {}
-  for _, name in ipairs({ "bpf", "net_admin" }) do
-    if not host.has_capability(name) then missing[#missing + 1] = "CAP_" .. name:upper() end
-  end
+  local has, missing = host.has_capability, {}
+  if not has("bpf") and not has("sys_admin") then missing[1] = "CAP_BPF" end -- the latter has what the former has
+  if not has("net_admin") then missing[#missing + 1] = "CAP_NET_ADMIN" end
   if #missing > 0 then
     return { ok = false, code = "EPERM", reason = table.concat(missing, " and ") .. " missing (root has them)" }
   end

@@ -40,9 +40,9 @@ describe("the mode of a run", function()
   end)
 
   it("is user without the capabilities, which are named", function()
-    for _, case in ipairs({ { { "bpf" }, "CAP_BPF missing (root has them)" },
+    for _, case in ipairs({ { { "bpf", "sys_admin" }, "CAP_BPF missing (root has them)" },
       { { "net_admin" }, "CAP_NET_ADMIN missing (root has them)" },
-      { { "bpf", "net_admin" }, "CAP_BPF and CAP_NET_ADMIN missing (root has them)" } }) do
+      { { "bpf", "sys_admin", "net_admin" }, "CAP_BPF and CAP_NET_ADMIN missing (root has them)" } }) do
       local h = host(nil, { has_capability = without(table.unpack(case[1])) })
       local chosen = assert(modes.select({ name = "auto" }, h))
       assert.equal("user", chosen.name)
@@ -85,7 +85,8 @@ describe("the mode of a run", function()
   it("is what was forced, or the reason why that cannot be had, and nothing weaker", function()
     assert.equal("user", assert(modes.select({ name = "user" }, host())).name)
     assert.equal("preload", assert(modes.select({ name = "preload" }, host())).name)
-    local h = host(nil, { has_capability = without("bpf") })
+    assert.equal("kernel", assert(modes.select({ name = "auto" }, host(nil, { has_capability = without("bpf") }))).name)
+    local h = host(nil, { has_capability = without("bpf", "sys_admin") })
     local chosen, why, code = modes.select({ name = "kernel" }, h)
     assert.is_nil(chosen)
     assert.equal("mode kernel (forced by --mode) cannot be had: CAP_BPF missing (root has them)", why)
