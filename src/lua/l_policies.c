@@ -5,8 +5,10 @@
 #include "lua/flow_args.h"
 #include "lua/loader.h"
 #include "lua/runtime_impl.h"
+#include "core/changes.h"
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -396,6 +398,45 @@ static int l_judge(lua_State *L)
 	return 1;
 }
 
+#define CHANGES_SHOWN 1000
+
+static int l_changes(lua_State *L)
+{
+	const struct lat_policy *next = check(L)->policy, *old = NULL;
+	struct lat_change *list;
+	ssize_t n, added = 0;
+	luaL_Buffer text;
+
+	if (!lua_isnoneornil(L, 2))
+		old = lat_lua_check_generation(L, 2);
+	lua_settop(L, 2);
+	list = lua_newuserdatauv(L, (next->spec.rule_count + (old ? old->spec.rule_count : 0) + 1) * sizeof(*list), 0);
+	n = lat_changes(old, next, list);
+	if (n < 0)
+		return luaL_error(L, "out of memory");
+	lua_createtable(L, 0, 3);
+	luaL_buffinit(L, &text);
+	for (ssize_t i = 0; i < n; i++) {
+		added += list[i].added;
+		if (i >= CHANGES_SHOWN)
+			continue;
+		luaL_addstring(&text, i ? "\n" : "");
+		luaL_addstring(&text, list[i].added ? "+ " : "- ");
+		luaL_addstring(&text, list[i].rule->text ? list[i].rule->text : "");
+	}
+	if (n > CHANGES_SHOWN) {
+		char more[64];
+
+		snprintf(more, sizeof(more), "\n... and %zd more", n - CHANGES_SHOWN);
+		luaL_addstring(&text, more);
+	}
+	luaL_pushresult(&text);
+	lua_setfield(L, -2, "text");
+	set_integer(L, "rules_added", added);
+	set_integer(L, "rules_removed", n - added);
+	return 1;
+}
+
 static const struct lat_api_function functions[] = {
 	{ "load", l_load,
 		"spec: { number: integer, files: string[], rules_before?: string[], mesh?: string[] }, done: "
@@ -417,6 +458,9 @@ static const struct lat_api_function methods[] = {
 	{ "names", l_names, "", "lattice.policies.Name[]", "The names of its rules." },
 	{ "resolvable", l_resolvable, "name: string", "boolean could, boolean private",
 		"Whether some rule could allow a flow to the name, and whether a private address would do." },
+	{ "changes", l_changes, "old?: lattice.policies.Generation",
+		"{ rules_added: integer, rules_removed: integer, text: string }",
+		"What it changes of an older one: rules that are gone and that are new, in text one a line, the first thousand." },
 	{ "judge", l_judge, "flow: lattice.tables.Flow", "table",
 		"First match for the flow: { verdict, action, rule, where, reason?, text? }; rule 0 is the default." },
 	{ 0 },

@@ -113,7 +113,8 @@ end
 
 -- The names of the specs that need the kernel's parts of a node.
 local function node()
-  for _, name in ipairs({ "bpf_load", "bpf", "map", "tc", "tun", "link", "wireguard", "iptables", "nflog", "netns", "queue" }) do
+  for _, name in ipairs({ "bpf_load", "bpf", "map", "tc", "tun", "link", "wireguard", "iptables", "nflog", "netns",
+    "queue" }) do
     spec("tests/lua/primitives/" .. name .. "_spec.lua", "root", "")
   end
   spec("tests/agree/tc_spec.lua", "root", "LATTICE_AGREE_SETS=20 ")

@@ -38,6 +38,11 @@ function Generation:names() end
 ---@return boolean private
 function Generation:resolvable(name) end
 
+--- What it changes of an older one: rules that are gone and that are new, in text one a line, the first thousand.
+---@param old? lattice.policies.Generation
+---@return { rules_added: integer, rules_removed: integer, text: string }
+function Generation:changes(old) end
+
 --- First match for the flow: { verdict, action, rule, where, reason?, text? }; rule 0 is the default.
 ---@param flow lattice.tables.Flow
 ---@return table

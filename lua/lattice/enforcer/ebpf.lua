@@ -53,37 +53,7 @@ function M.clear(options, done)
   tc.clear(options.pins, done)
 end
 
--- What tells one rule from another, whatever its number: text and options.
-local function fingerprints(generation)
-  local count, list = {}, {}
-  if not generation then return count, list end
-  for n = 1, generation:info().rules do
-    local rule = generation:rule(n)
-    local key = ("%s %s log=%s rate=%d ttl=%d"):format(rule.action, rule.text, rule.log, rule.rate, rule.ttl)
-    count[key] = (count[key] or 0) + 1
-    list[n] = key
-  end
-  return count, list
-end
-
-function Ebpf:plan(old, new) -- luacheck: ignore 212
-  local before, old_list = fingerprints(old)
-  local after, new_list = fingerprints(new)
-  local lines, added, removed = {}, 0, 0
-  for _, key in ipairs(old_list) do
-    if (after[key] or 0) > 0 then after[key] = after[key] - 1 else
-      removed = removed + 1
-      lines[#lines + 1] = "- " .. key:gsub(" log=.*", "")
-    end
-  end
-  for _, key in ipairs(new_list) do
-    if (before[key] or 0) > 0 then before[key] = before[key] - 1 else
-      added = added + 1
-      lines[#lines + 1] = "+ " .. key:gsub(" log=.*", "")
-    end
-  end
-  return { rules_added = added, rules_removed = removed, text = table.concat(lines, "\n") }
-end
+function Ebpf:plan(old, new) return new:changes(old) end -- luacheck: ignore 212
 
 -- A device went and has not come back yet.
 local function away(done) done(nil, "no device is guarded now") end

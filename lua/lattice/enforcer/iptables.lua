@@ -97,22 +97,7 @@ function Iptables:begin(adopt)
   error(err, 0)
 end
 
-function Iptables:plan(old, new)
-  local function keys(generation)
-    local set = {}
-    if not generation then return set end
-    for n = 1, generation:info().rules do
-      local r = generation:rule(n)
-      local key = r.action .. " " .. r.text
-      set[key] = (set[key] or 0) + 1
-    end
-    return set
-  end
-  local before, after, added, removed = keys(old), keys(new), 0, 0
-  for key, n in pairs(after) do added = added + math.max(0, n - (before[key] or 0)) end
-  for key, n in pairs(before) do removed = removed + math.max(0, n - (after[key] or 0)) end
-  return { rules_added = added, rules_removed = removed }
-end
+function Iptables:plan(old, new) return new:changes(old) end -- luacheck: ignore 212
 
 function Iptables:compile(policy, mark)
   return text.compile(policy, { mark = mark or self.mark, temporary = self.temporary_rules, pins = self.pins },

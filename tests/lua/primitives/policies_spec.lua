@@ -145,4 +145,27 @@ describe("lattice.policies", function()
     assert.has_error(function() policies.load({ number = 1, files = {} }) end)
     assert.has_error(function() require("lattice.policies").load() end)
   end)
+
+  it("says what it changes of an older one, by what rules say and not where they stand", function()
+    local old <close> = assert(load({ number = 1, files = { file([[
+      allow "tcp to 10.0.0.1 port 1"
+      allow "tcp to 10.0.0.2 port 2"
+      allow "tcp to 10.0.0.2 port 2"
+      deny "udp to any"]]) } }))
+    local new <close> = assert(load({ number = 2, files = { file([[
+      deny "udp to any"
+      allow { proto = "tcp", to = "10.0.0.2", port = 2 }
+      allow("tcp to 10.0.0.1 port 1", { log = false })
+      allow("tcp to 10.0.0.3 port 3", { reason = "new" })]]) } }))
+    assert.same({ rules_added = 2, rules_removed = 2, text = table.concat({ '- allow "tcp to 10.0.0.1 port 1"',
+      '- allow "tcp to 10.0.0.2 port 2"', '+ allow "tcp to 10.0.0.1 port 1"', '+ allow "tcp to 10.0.0.3 port 3"' }, "\n") },
+      new:changes(old))
+    assert.same({ rules_added = 0, rules_removed = 0, text = "" }, new:changes(new))
+    assert.equal(4, old:changes().rules_added)
+    local many <close> = assert(load({ number = 3, files = { file(
+      'for i = 1, 2000 do deny("tcp to any port " .. i) end') } }))
+    local found = many:changes(old)
+    assert.equal(2000, found.rules_added)
+    assert.matches("%.%.%. and 1004 more$", found.text)
+  end)
 end)
