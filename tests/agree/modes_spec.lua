@@ -7,6 +7,8 @@ local policy = require("lattice.policy")
 local own, common = dofile("tests/agree/gen.lua"), dofile("tests/support/gen.lua")
 
 local SETS, FLOWS = { user = 100, kernel = 60, preload = 60 }, 120
+local asked = math.tointeger(tonumber(os.getenv("LATTICE_AGREE_SETS")))
+for mode, sets in pairs(SETS) do SETS[mode] = asked or sets end
 local first = math.tointeger(tonumber(os.getenv("LATTICE_SEED") or 1))
 
 -- Lines "PROTO ADDR PORT WAIT": datagrams and connects, all at once; waits for those whose end a program sees (a

@@ -1,5 +1,6 @@
 -- Whatever becomes of a run, nothing of it is left: no process, group, program, map or namespace; and until it has ended
--- nothing was opened. In every mode with a wall; LATTICE_LIFE multiplies the numbers (20 for a long night).
+-- nothing was opened. In every mode with a wall; LATTICE_LIFE multiplies the numbers (20 for a long night),
+-- but never the hundred at once.
 package.path = "tests/support/?.lua;" .. package.path
 local World = require("world")
 local remains = require("remains")
@@ -7,7 +8,7 @@ local uv = require("luv")
 
 local life = tonumber(os.getenv("LATTICE_LIFE")) or 1
 local seed = math.tointeger(tonumber(os.getenv("LATTICE_SEED") or os.time()))
-local CROWD, IN_A_ROW, KILLED = 100, math.floor(50 * life), math.floor(20 * life)
+local CROWD, IN_A_ROW, KILLED = math.floor(100 * math.min(1, life)), math.floor(50 * life), math.floor(20 * life)
 
 local missing = World.missing()
 if not missing and not World.has("python3") then missing = "python3 is not installed" end

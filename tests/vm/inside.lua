@@ -1,7 +1,9 @@
 -- What the tier "vm" runs in each virtual machine, as root; TAP on stdout. Argument "all": doctor, the unit tests that
 -- lean on the kernel, real programs, a few tries of every way round. "run": doctor and real programs. "node": the
 -- primitives of the node agent, its enforcers against the oracle, the agent on real devices. "bare": the agent where the
--- kernel has neither clsact nor WireGuard. "limits": groups of processes alone (of "all" and "run", too). "refused": user namespaces are off, and `lattice run` says so and runs nothing.
+-- kernel has neither clsact nor WireGuard. "limits": groups of processes alone (of "all" and "run", too).
+-- "modes": the modes of a run alone (of "all", too). "refused": user namespaces are off, and `lattice run` says so and
+-- runs nothing.
 package.path = "tests/support/?.lua;" .. package.path
 local steps = require("steps")
 local quote = steps.quote
@@ -111,6 +113,13 @@ local function limits()
   spec("tests/e2e/cgroup_spec.lua", "root", "")
 end
 
+-- The modes: which is taken, that they agree, and that nothing is left of a run.
+local function modes()
+  spec("tests/e2e/mode_spec.lua", "root", "")
+  spec("tests/agree/modes_spec.lua", "root", "LATTICE_AGREE_SETS=8 ")
+  spec("tests/e2e/lifecycle_spec.lua", "root", "LATTICE_LIFE=0.2 ")
+end
+
 -- The names of the specs that need the kernel's parts of a node.
 local function node()
   for _, name in ipairs({ "bpf_load", "bpf", "map", "tc", "tun", "link", "wireguard", "iptables", "nflog", "netns",
@@ -143,6 +152,7 @@ local what = {
     end
     programs()
     limits()
+    modes()
     spec("tests/escape/attacks_spec.lua", "root", "")
   end,
   run = function()
@@ -151,6 +161,7 @@ local what = {
     limits()
   end,
   limits = limits,
+  modes = modes,
   refused = function()
     refused("without user namespaces root is refused, and told the sysctl", "")
     refused("without user namespaces a user is refused, and told the sysctl", user)
