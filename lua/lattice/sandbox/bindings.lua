@@ -16,7 +16,8 @@ local process = require("lattice.sandbox.process")
 local M = {}
 
 local PREFIX = "lattice-bind-"
-local ROUNDS = 50 -- looks for children that were born meanwhile
+local ROUNDS = 50    -- looks for children that were born meanwhile
+local MAKING_S = 120
 local EVERYTHING = { "allow any to any", "allow any to host", "allow in any from any" }
 
 ---@class lattice.sandbox.Binding
@@ -66,6 +67,13 @@ local function remove(folder)
   return uv.fs_rmdir(folder)
 end
 
+-- A group without members may be one that another process is making: for a process that lives, and not for long.
+local function in_the_making(folder)
+  local pid, start = parse(folder)
+  local stat, file = process.stat(pid), uv.fs_stat(folder)
+  return stat and stat.start == start and file and os.time() - file.mtime.sec < MAKING_S
+end
+
 -- All groups of bindings; those that nobody is in any more are removed on the way.
 local function folders()
   local tree, found = process.tree(), {}
@@ -76,9 +84,9 @@ local function folders()
   local list = {}
   for _, folder in ipairs(found) do
     local held = live[folder]
-    if held and held.attaching or process.populated(folder) then
+    if process.populated(folder) then
       list[#list + 1] = folder
-    else
+    elseif not (held and held.attaching) and (held or not in_the_making(folder)) then
       remove(folder)
     end
   end
@@ -285,11 +293,12 @@ end
 
 -- Runs the loop until the answer is there, for those who gave no `done`.
 local function wait(start)
-  local loop, result = require("lattice.loop"), nil
+  local loop, result, running = require("lattice.loop"), nil, false
   start(function(...)
     result = table.pack(...)
-    loop.stop()
+    if running then loop.stop() end
   end)
+  running = true
   if not result then loop.run() end
   if not result then return nil, "the loop was stopped before the answer came", "ECANCELED" end
   return table.unpack(result, 1, result.n)

@@ -208,6 +208,29 @@ function calls.reload(session, args, done)
   end)
 end
 
+function calls.bindings(session, _, done) done(session.agent:bindings()) end
+function calls.runs(session, _, done) done(session.agent.runs:status()) end
+
+function calls.attach_pid(session, args, done)
+  if not may_write(session, done) then return end
+  local pid, device = integer(args.pid, 1, 0x7fffffff), args.device
+  if not pid or type(device) ~= "string" or not device:find("^[^%s%c/]+$") or #device > 15 or device == "lo" then
+    return done(nil, 'attach_pid takes the number of a process and a device: attach_pid(1234, "wf0")')
+  end
+  if args.policy ~= nil and not (type(args.policy) == "string" and args.policy:find("^/[^%c]*$")) then
+    return done(nil, "attach_pid: policy is an absolute path")
+  end
+  session.agent.runs:attach(pid, device, { policy = args.policy, uid = session.uid }, done)
+end
+
+function calls.detach_pid(session, args, done)
+  if not may_write(session, done) then return end
+  local pid = integer(args.pid, 1, 0x7fffffff)
+  if not pid then return done(nil, "detach_pid takes the number of a process") end
+  local binding, problem = session.agent.runs:detach(pid, session.uid)
+  done(binding, problem)
+end
+
 -- ---- watching ----
 
 local filter_words = { verdict = "string", proto = "integer", addr = "string", port = "integer", dir = "string",

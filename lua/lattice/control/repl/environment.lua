@@ -21,6 +21,8 @@ local order = {
   temporary = { "id", "action", "text", "ttl", "uid" },
   caps = { "name", "state", "reason" },
   names = { "pattern", "rule", "allows", "dir", "proto" },
+  runs = { "id", "name", "uid", "pid", "policy", "generation", "network", "processes" },
+  bindings = { "pid", "comm", "device", "processes", "mine" },
   verdict = { "verdict", "action", "rule", "where", "text", "reason" },
 }
 
@@ -110,9 +112,10 @@ local function queries(session, ask, env)
   for _, word in ipairs({ "status", "maps", "counters", "events", "generation" }) do
     env[word] = function() return ask(word) end
   end
-  for _, word in ipairs({ "names", "caps", "devices", "peers", "temporary" }) do
+  for _, word in ipairs({ "names", "caps", "devices", "peers", "temporary", "runs" }) do
     env[word] = function() return hinted(ask(word), word) end
   end
+  function env.list_bindings() return hinted(ask("bindings"), "bindings") end
   function env.flows(options)
     if type(options) == "number" then options = { limit = options } end
     return hinted(ask("flows", options), "flows")
@@ -168,6 +171,10 @@ local function changes(ask, env)
     end
   end
   function env.remove(id) return ask("remove", { id = id }) end
+  function env.attach_pid(pid, device, options)
+    return ask("attach_pid", { pid = pid, device = device, policy = options and options.policy })
+  end
+  function env.detach_pid(pid) return ask("detach_pid", { pid = pid }) end
   function env.reload(options) return ask("reload", { preview = options and options.preview or false }) end
 end
 

@@ -35,6 +35,11 @@ M.words = {
   remove = { "Remove a temporary rule.", { "remove(3)" }, write = true },
   reload = { "Load the policy again; with preview nothing changes.", { "reload()", "reload { preview = true }" },
     { "preview" }, write = true },
+  runs = { "Commands that the agent walls for users: lattice run --mode kernel.", { "runs()" } },
+  list_bindings = { "Running processes that are bound to a device.", { "list_bindings()" } },
+  attach_pid = { "Bind a running process and its children to a device, judged by a policy if one is given.",
+    { 'attach_pid(1234, "wf0")', 'attach_pid(1234, "wf0", { policy = "/etc/lattice/db.lua" })' }, { "policy" }, write = true },
+  detach_pid = { "End the binding of a process.", { "detach_pid(1234)" }, write = true },
   json = { "A value as JSON text.", { "print(json(status()))" } },
   print = { "Write values.", { "print(1, 2)" } },
 }
