@@ -213,6 +213,11 @@ void lat_dns_answer(struct lat_dns *dns, uint64_t id, bool do_resolve, bool priv
 	}
 }
 
+int lat_dns_asker(const struct lat_dns *dns)
+{
+	return dns->asker;
+}
+
 void lat_dns_tick(struct lat_dns *dns, uint64_t now_ns)
 {
 	struct lat_dns_question *next;

@@ -38,6 +38,8 @@ struct lat_dns_options {
 int lat_dns_new(const struct lat_dns_options *options, struct lat_dns **out);
 void lat_dns_free(struct lat_dns *dns);
 void lat_dns_answer(struct lat_dns *dns, uint64_t id, bool resolve, bool private_ok);
+/* In hooks->done: the descriptor of the connection that the question came by; -1: by none (UDP), or it is gone. */
+int lat_dns_asker(const struct lat_dns *dns);
 void lat_dns_tick(struct lat_dns *dns, uint64_t now_ns);
 
 #endif

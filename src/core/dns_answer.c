@@ -45,6 +45,7 @@ static void send_reply(struct lat_dns_question *q, struct lat_dns_reply *r,
 	char *shown = q->name[0] ? q->name : q->query.text;
 
 	shown[LAT_NAME_MAX - 1] = '\0';
+	d->asker = q->conn ? lat_dns_conn_fd(q->conn) : -1;
 	d->hooks->done(d->hooks->ctx, shown, q->query.qtype, rcode, addresses, refused_private,
 		q->tcp, q->sport);
 	if (q->conn) {

@@ -39,6 +39,7 @@ struct lat_dns {
 	size_t open;
 	uint64_t next_id;
 	uint32_t grace_s;
+	int asker; /* see lat_dns_asker */
 	struct lat_resolved cached; /* what the cache gave, while it is answered */
 	uint8_t out[LAT_DNS_REPLY];
 };

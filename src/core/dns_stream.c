@@ -125,6 +125,11 @@ static void messages(struct lat_dns_conn *c)
 	c->in_len -= at;
 }
 
+int lat_dns_conn_fd(const struct lat_dns_conn *c)
+{
+	return c->item.fd;
+}
+
 void lat_dns_conn_answer(struct lat_dns_conn *c, const uint8_t *msg, size_t len)
 {
 	c->open--;

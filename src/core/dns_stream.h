@@ -23,6 +23,8 @@ struct lat_dns_stream_hooks {
 int lat_dns_streams_new(struct lat_poller *poller, int listener,
 	const struct lat_dns_stream_hooks *hooks, struct lat_dns_streams **out);
 void lat_dns_streams_free(struct lat_dns_streams *streams);
+/* Its descriptor: not the caller's to close. */
+int lat_dns_conn_fd(const struct lat_dns_conn *conn);
 /* len 0: there is no answer to this message, close the connection. */
 void lat_dns_conn_answer(struct lat_dns_conn *conn, const uint8_t *msg, size_t len);
 /* Closes connections that have been idle too long, and listens again where descriptors had run out.

@@ -64,6 +64,8 @@ static void dns_done(void *ctx, const char *name, uint16_t qtype, uint16_t rcode
 	r.flow.proto = tcp ? IPPROTO_TCP : IPPROTO_UDP;
 	if (run->wall)
 		lat_wall_dns_asker(run, &r.flow, &r.who);
+	else if (run->preload)
+		lat_preload_asker(run, lat_dns_asker(run->dns), &r.who);
 	else if (run->connects)
 		lat_connects_identify(run->connects, &r.flow, &r.who);
 	snprintf(r.name, sizeof(r.name), "%s", name);

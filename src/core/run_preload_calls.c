@@ -21,6 +21,16 @@ static void identify(struct lat_preload *p, pid_t pid, uid_t uid, struct lat_ide
 	who->uid = uid;
 }
 
+void lat_preload_asker(struct lat_run *run, int fd, struct lat_identity *who)
+{
+	struct ucred cred = { 0 };
+	socklen_t len = sizeof(cred);
+
+	memset(who, 0, sizeof(*who));
+	if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
+		identify(run->preload, cred.pid, cred.uid, who);
+}
+
 static bool valid(const struct lat_shim_message *m, ssize_t size)
 {
 	return size == (ssize_t)sizeof(*m) && m->magic == LAT_SHIM_MAGIC && m->abi == LAT_SHIM_ABI &&

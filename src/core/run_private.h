@@ -160,6 +160,8 @@ void lat_run_reloaded(struct lat_run *run, struct lat_answer *answer);
 void lat_run_taken(struct lat_run *run, int error, const char *why);
 /* The run ends: frees what a reload under way has. */
 void lat_run_reload_end(struct lat_run *run);
+/* run_preload_calls.c: who connected the socket. */
+void lat_preload_asker(struct lat_run *run, int fd, struct lat_identity *who);
 /* Puts a question to the policy thread. 0, or negative errno (deny). */
 int lat_run_ask(struct lat_run *run, struct lat_question *question);
 /* The flow of the question, which waits for its answer, is there no more. */

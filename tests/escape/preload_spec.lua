@@ -12,7 +12,6 @@ allow "tcp, udp to 203.0.113.9, 2001:db8::9 port 80"
 local through = {
   ["int-high-half"] = true, -- syscall(2)
   ["io-uring"] = true, i386 = true,
-  membership = true,        -- the kernel itself sends the report
 }
 -- Not of this network; of a listener of the host's; and what a program does that swaps the descriptor between look and call.
 local elsewhere = { ["cgroup-procs"] = true, ["clone-into-cgroup"] = true, ["race-family"] = true,

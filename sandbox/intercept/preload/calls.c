@@ -170,11 +170,11 @@ LAT_HOOK(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags))
 {
 	struct sockaddr_storage copy;
 	struct msghdr own;
-	int keep = errno, r;
+	int r;
 
-	if (lat_shim_copy(&own, m, sizeof(own)) < 0)
-		return refuse(EFAULT);
-	errno = keep;
+	if (!m)
+		return next_sendmsg(fd, m, flags);
+	own = *m;
 	r = take(&copy, own.msg_name, own.msg_namelen);
 	if (r < 0)
 		return -1;
@@ -193,18 +193,11 @@ LAT_HOOK(ssize_t, sendmsg, (int fd, const struct msghdr *m, int flags))
 LAT_HOOK(int, sendmmsg, (int fd, struct mmsghdr *list, unsigned count, int flags))
 {
 	unsigned done = 0, named = 0;
-	int keep = errno;
 
 	if (count > MOST_MESSAGES)
 		count = MOST_MESSAGES;
-	for (unsigned i = 0; i < count; i++) {
-		struct mmsghdr one;
-
-		if (lat_shim_copy(&one, &list[i], sizeof(one)) < 0)
-			return refuse(EFAULT);
-		named += one.msg_hdr.msg_name != NULL;
-	}
-	errno = keep;
+	for (unsigned i = 0; list && i < count; i++)
+		named += list[i].msg_hdr.msg_name != NULL;
 	if (!named)
 		return next_sendmmsg(fd, list, count, flags);
 	for (; done < count; done++) {
@@ -217,34 +210,44 @@ LAT_HOOK(int, sendmmsg, (int fd, struct mmsghdr *list, unsigned count, int flags
 	return (int)done;
 }
 
-/* The sockets that the filter of user mode refuses are refused here, but for unix datagrams: those are not held at all. */
-LAT_HOOK(int, socket, (int domain, int type, int protocol))
+/* What the filter of the other modes says about a call: its errno, or 0. */
+static int refused(const char *call, unsigned kind, uint32_t first, uint32_t second, uint32_t third)
 {
-	int (*next)(int, int, int) = NEXT(LAT_NEXT_SOCKET, __typeof__(next));
-	const uint32_t args[3] = { (uint32_t)domain, (uint32_t)type, (uint32_t)protocol };
+	const uint32_t args[3] = { first, second, third };
 
-	for (size_t i = 0; i < lat_filter_rule_count && domain != AF_UNIX; i++) {
+	for (size_t i = 0; i < lat_filter_rule_count; i++) {
 		const struct lat_filter_rule *rule = &lat_filter_rules[i];
-		bool match = strcmp(rule->call, "socket") == 0 && (!rule->kinds || rule->kinds & LAT_FILTER_TRAP);
+		bool match = strcmp(rule->call, call) == 0 && (!rule->kinds || rule->kinds & kind);
 
 		for (int k = 0; match && k < 3 && rule->when[k].op != LAT_FILTER_NONE; k++)
 			match = (args[rule->when[k].arg % 3] & rule->when[k].mask) == rule->when[k].value;
-		if (!match)
-			continue;
-		if ((rule->action & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ERRNO)
-			return refuse((int)(rule->action & SECCOMP_RET_DATA));
-		break;
+		if (match)
+			return (rule->action & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_ERRNO ? (int)(rule->action & SECCOMP_RET_DATA) : 0;
 	}
+	return 0;
+}
+
+/* Unix datagrams are not held at all, so there is no sense in refusing their sockets. */
+LAT_HOOK(int, socket, (int domain, int type, int protocol))
+{
+	int (*next)(int, int, int) = NEXT(LAT_NEXT_SOCKET, __typeof__(next));
+	int error = domain == AF_UNIX ? 0 : refused("socket", LAT_FILTER_TRAP, (uint32_t)domain, (uint32_t)type, (uint32_t)protocol);
+
+	if (error)
+		return refuse(error);
 	return next ? next(domain, type, protocol) : (int)syscall(SYS_socket, domain, type, protocol);
 }
 
+/* Multicast groups, whose reports the kernel itself sends, and routing headers. */
 LAT_HOOK(int, setsockopt, (int fd, int level, int name, const void *value, socklen_t len))
 {
 	int (*next)(int, int, int, const void *, socklen_t) = NEXT(LAT_NEXT_SETSOCKOPT, __typeof__(next));
+	int error = level == IPPROTO_IP || level == IPPROTO_IPV6
+			    ? refused("setsockopt", LAT_FILTER_TABLES, (uint32_t)fd, (uint32_t)level, (uint32_t)name)
+			    : 0;
 
-	if (level == IPPROTO_IPV6 && value && len &&
-		(name == IPV6_RTHDR || name == IPV6_2292RTHDR || name == IPV6_2292PKTOPTIONS))
-		return refuse(EPERM);
+	if (error)
+		return refuse(error);
 	return next ? next(fd, level, name, value, len) : (int)syscall(SYS_setsockopt, fd, level, name, value, len);
 }
 
