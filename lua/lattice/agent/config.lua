@@ -3,6 +3,7 @@
 local errors = require("lattice.policy.errors")
 local loader = require("lattice.policy.loader")
 local suggest = require("lattice.policy.suggest")
+local trust = require("lattice.agent.trust")
 local words = require("lattice.agent.words")
 local words_runs = require("lattice.agent.words_runs")
 
@@ -80,9 +81,8 @@ local function policy_files(self, fs)
         "at least one; relative names stand beside the config")
     end
     for _, file in ipairs(found) do
-      if fs.stat(file).mode & 2 ~= 0 then
-        self:problem(glob.source, glob.line, ("policy: every user can write %s"):format(file), "chmod o-w " .. file)
-      end
+      local doubt, expected = trust.doubt(fs.stat, file, self.who)
+      if doubt then self:problem(glob.source, glob.line, "policy: " .. doubt, expected) end
       if not seen[file] then files[#files + 1] = file end
       seen[file] = true
     end
@@ -180,11 +180,11 @@ function M.load(path, opts)
   self:run()
   local config, problems = self.config, self.problems
   if #problems.list == 0 then
+    self.who = trust.self()
     config.policies = policy_files(self, fs)
-    local stat = not source and fs.stat(path)
-    if stat and stat.mode & 2 ~= 0 then
-      problems:report({ name = path, text = "" }, nil,
-        { message = "every user can write the configuration", expected = "chmod o-w " .. path })
+    if not source then
+      local doubt, expected = trust.doubt(fs.stat, path, self.who)
+      if doubt then problems:report({ name = path, text = "" }, nil, { message = doubt, expected = expected }) end
     end
     order_handlers(self)
     if #config.devices == 0 then
