@@ -2,13 +2,13 @@
  * messages over unix sockets.
  *
  *   DIR (0700, its path in the environment: LATTICE_INTERCEPT)
- *     tell   SOCK_DGRAM      shim -> supervisor: what was decided in the process; for the audit
- *     ask    SOCK_SEQPACKET  one request, one reply: the descriptors of control page and image, or a question
+ *     tell   SOCK_DGRAM      shim -> supervisor: what was decided in the process, for the audit; where the ring is full or asleep
+ *     ask    SOCK_SEQPACKET  one request, one reply: the descriptors of control page, image and ring, or a question
  *     dns    SOCK_STREAM     DNS messages, each behind its length as over TCP
  *
  * The image is one sealed memfd a generation: offsets instead of pointers, made from the very tables that every other mode
  * asks (core/preload_image.c), never changed once it can be seen. The control page is the supervisor's to write; readers map it
- * read-only. Both sides check what they read: nothing that is in them makes the program crash, and what is odd is denied. */
+ * read-only. The ring is the programs' to write: what was decided, without a system call. Both sides check what they read: nothing that is in them makes the program crash, and what is odd is denied. */
 #ifndef LAT_SANDBOX_INTERCEPT_SHARED_H
 #define LAT_SANDBOX_INTERCEPT_SHARED_H
 #include "base/addr.h"
@@ -86,8 +86,9 @@ struct lat_shim_flow {
 };
 
 enum lat_shim_request_type {
-	LAT_SHIM_DECIDED = 1, /* tell: flow, rule, generation, action, err */
-	LAT_SHIM_MAP,         /* ask: the reply carries control page and image */
+	LAT_SHIM_DECIDED = 1, /* tell, or in the ring: flow, rule, generation, action, err */
+	LAT_SHIM_WAKE,        /* tell: something is in the ring */
+	LAT_SHIM_MAP,         /* ask: the reply carries control page, image and ring */
 	LAT_SHIM_JUDGE,       /* ask: flow; the supervisor writes the record */
 	LAT_SHIM_BOUND        /* ask: flow.port and proto are the program's own on loopback now */
 };
@@ -100,6 +101,26 @@ struct lat_shim_message {
 	uint8_t action;
 	uint8_t bind; /* the flow is a bind or listen: remote is the local address */
 	uint16_t err;
+};
+
+/* ---- the ring ---- */
+
+#define LAT_SHIM_SLOTS 2048u
+
+/* Who fills slot n (n % LAT_SHIM_SLOTS) got n from head, and sets turn to n + 1 when it is whole. */
+struct lat_shim_slot {
+	uint64_t turn;
+	int32_t pid;
+	int32_t home; /* the process that fetched the tables: this one, or one that it is a copy of */
+	struct lat_shim_message message;
+};
+
+struct lat_shim_ring {
+	uint64_t head; /* the next slot to fill */
+	uint64_t tail; /* the next to be read; the supervisor's word */
+	uint32_t asleep; /* the supervisor does not look: whoever sets it to 0 says so by `tell` */
+	uint32_t unused[11];
+	struct lat_shim_slot slots[LAT_SHIM_SLOTS];
 };
 
 enum lat_shim_what {

@@ -137,7 +137,8 @@ static void on_tick(struct lat_poll_item *item, uint32_t events)
 		return;
 	if (run->connects)
 		lat_connects_tick(run->connects, now);
-	if (now - run->ticked_ns < TICK_MS * LAT_NS_PER_MS / 2) /* a busy tick: for the connects alone */
+	lat_preload_tick(run, now);
+	if (now - run->ticked_ns < TICK_MS * LAT_NS_PER_MS / 2) /* a busy tick: for these alone */
 		return;
 	run->ticked_ns = now;
 	run->mode->tick(run, now);
@@ -165,7 +166,7 @@ static int turn(struct lat_run *run)
 		return r;
 	if (uv_loop_alive(&run->loop))
 		uv_run(&run->loop, UV_RUN_NOWAIT);
-	arm_tick(run, run->connects && lat_connects_busy(run->connects) ? BUSY_TICK_MS : TICK_MS);
+	arm_tick(run, lat_preload_busy(run) || (run->connects && lat_connects_busy(run->connects)) ? BUSY_TICK_MS : TICK_MS);
 	return 0;
 }
 

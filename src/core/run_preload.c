@@ -4,6 +4,7 @@
 #include "core/run_preload.h"
 #include "core/preload_image.h"
 #include "core/preload_place.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include <fcntl.h>
 #include <pthread.h>
@@ -117,6 +118,8 @@ static int make(struct lat_run *run, struct lat_preload *p, char say[LAT_RUN_SAY
 	if (p->no_udp < 0)
 		return -errno;
 	r = make_control(p);
+	if (r == 0)
+		r = lat_preload_ring_new(p);
 	return r < 0 ? r : publish(run, run->policy);
 }
 
@@ -134,7 +137,7 @@ static int prepare(struct lat_run *run, struct lat_launch_spec *spec, char say[L
 	if (!p)
 		return -ENOMEM;
 	p->run = run;
-	p->control_fd = p->image_fd = p->dns = p->no_udp = p->tell.fd = p->ask.fd = -1;
+	p->control_fd = p->image_fd = p->ring_fd = p->dns = p->no_udp = p->tell.fd = p->ask.fd = -1;
 	for (size_t i = 0; i < LAT_PRELOAD_CLIENTS; i++)
 		p->clients[i].item.fd = -1;
 	r = make(run, p, say);
@@ -168,7 +171,7 @@ static int open_sockets(struct lat_run *run, struct lat_dns_options *dns)
 
 static void tick(struct lat_run *run, uint64_t now_ns)
 {
-	(void)run;
+	(void)run; /* lat_preload_tick comes more often */
 	(void)now_ns;
 }
 
@@ -200,8 +203,10 @@ static void end(struct lat_run *run, char say[LAT_RUN_SAY])
 
 	(void)say;
 	pthread_mutex_unlock((pthread_mutex_t *)p->control->mutex); /* whoever is left is refused from now on */
-	if (run->audit)
-		lat_preload_on_tell(&p->tell, EPOLLIN); /* the last words */
+	if (run->audit) { /* the last words */
+		lat_preload_on_tell(&p->tell, EPOLLIN);
+		lat_preload_ring_read(p, lat_now_ns());
+	}
 	lat_preload_end_clients(p);
 }
 
@@ -234,7 +239,10 @@ static void close_all(struct lat_run *run)
 	if (p->control)
 		munmap(p->control, sizeof(*p->control));
 	lat_close(&p->control_fd);
+	if (p->ring)
+		munmap(p->ring, sizeof(*p->ring));
 	lat_close(&p->image_fd);
+	lat_close(&p->ring_fd);
 	lat_close(&p->dns);
 	lat_close(&p->no_udp);
 	lat_close(&p->tell.fd);

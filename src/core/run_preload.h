@@ -17,11 +17,24 @@ struct lat_preload_client {
 	uid_t uid;
 };
 
+/* A process that fetched the tables: who it was, should it have ended when its words are read. */
+struct lat_preload_home {
+	pid_t pid;
+	uid_t uid;
+	char exe[256];
+};
+#define LAT_PRELOAD_HOMES 1024
+
 struct lat_preload {
 	char dir[LAT_SHIM_PATH_MAX]; /* "": not made */
 	char **environment;
 	struct lat_shim_control *control;
-	int control_fd, image_fd, dns, no_udp;
+	struct lat_shim_ring *ring;
+	uint64_t tail;     /* of the ring: ours to know, not the programs' */
+	uint64_t stuck_ns; /* since when the slot at tail is not whole; 0: it is, or there is none */
+	unsigned quiet;    /* looks in a row that found nothing */
+	struct lat_preload_home homes[LAT_PRELOAD_HOMES]; /* by pid */
+	int control_fd, image_fd, ring_fd, dns, no_udp;
 	uint32_t image_size;
 	struct lat_poll_item tell, ask;
 	struct lat_policy *previous; /* some decision by it may still be on its way */
@@ -31,7 +44,18 @@ struct lat_preload {
 	struct lat_preload_client clients[LAT_PRELOAD_CLIENTS];
 };
 
+/* run_preload_ring.c */
+
+/* The ring, empty. 0 or negative errno. */
+int lat_preload_ring_new(struct lat_preload *p);
+/* Reads what is there; now and then, while lat_preload_busy says so. */
+void lat_preload_ring_read(struct lat_preload *p, uint64_t now_ns);
+
 /* run_preload_calls.c */
+
+/* One decision of the process; its uid is known (from the kernel), or -1. */
+void lat_preload_decided(struct lat_run *run, const struct lat_shim_message *message, pid_t pid, pid_t home, uid_t uid);
+bool lat_preload_valid(const struct lat_shim_message *message, ssize_t size);
 void lat_preload_on_tell(struct lat_poll_item *item, uint32_t events);
 void lat_preload_on_ask(struct lat_poll_item *item, uint32_t events);
 void lat_preload_answered(struct lat_run *run, uint64_t id, const struct lat_verdict *verdict);

@@ -10,15 +10,39 @@
 
 #define BUDGET 64
 
-static void identify(struct lat_preload *p, pid_t pid, uid_t uid, struct lat_identity *who)
+static struct lat_preload_home *home_of(struct lat_preload *p, pid_t pid)
 {
+	return &p->homes[(unsigned)pid % LAT_PRELOAD_HOMES];
+}
+
+/* uid -1: the process's own, if it is still there. */
+static void identify(struct lat_preload *p, pid_t pid, pid_t home, uid_t uid, struct lat_identity *who)
+{
+	const struct lat_preload_home *h = home_of(p, home);
 	const struct lat_proc *task;
 
 	memset(who, 0, sizeof(*who));
 	if (pid > 0 && lat_callers_open(p->callers, pid, &task) == 0)
 		lat_callers_who(p->callers, task, who);
+	else if (home > 0 && h->pid == home)
+		who->uid = h->uid;
+	if (!who->exe[0] && home > 0 && h->pid == home)
+		memcpy(who->exe, h->exe, sizeof(who->exe));
 	who->pid = pid;
-	who->uid = uid;
+	if (uid != (uid_t)-1)
+		who->uid = uid;
+}
+
+/* It has just fetched the tables. */
+static void remember(struct lat_preload *p, pid_t pid, uid_t uid)
+{
+	struct lat_preload_home *h = home_of(p, pid);
+	struct lat_identity who;
+
+	identify(p, pid, 0, uid, &who);
+	h->pid = pid;
+	h->uid = uid;
+	memcpy(h->exe, who.exe, sizeof(h->exe));
 }
 
 void lat_preload_asker(struct lat_run *run, int fd, struct lat_identity *who)
@@ -28,10 +52,10 @@ void lat_preload_asker(struct lat_run *run, int fd, struct lat_identity *who)
 
 	memset(who, 0, sizeof(*who));
 	if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
-		identify(run->preload, cred.pid, cred.uid, who);
+		identify(run->preload, cred.pid, cred.pid, cred.uid, who);
 }
 
-static bool valid(const struct lat_shim_message *m, ssize_t size)
+bool lat_preload_valid(const struct lat_shim_message *m, ssize_t size)
 {
 	return size == (ssize_t)sizeof(*m) && m->magic == LAT_SHIM_MAGIC && m->abi == LAT_SHIM_ABI &&
 		m->flow.dir < LAT_DIR_COUNT;
@@ -82,14 +106,14 @@ static void verdict_of(struct lat_run *run, const struct lat_shim_message *m, co
 		v->err = EACCES;
 }
 
-static void decided(struct lat_run *run, const struct lat_shim_message *m, pid_t pid, uid_t uid)
+void lat_preload_decided(struct lat_run *run, const struct lat_shim_message *m, pid_t pid, pid_t home, uid_t uid)
 {
 	struct lat_flow flow = flow_of(m);
 	struct lat_identity who;
 	struct lat_run_flow *rf;
 	struct lat_verdict v;
 
-	identify(run->preload, pid, uid, &who);
+	identify(run->preload, pid, home, uid, &who);
 	verdict_of(run, m, &flow, &v);
 	rf = lat_run_flow_new(run, &flow, &who);
 	if (!rf)
@@ -120,8 +144,12 @@ void lat_preload_on_tell(struct lat_poll_item *item, uint32_t events)
 			return;
 		if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_CREDENTIALS)
 			memcpy(&cred, CMSG_DATA(c), sizeof(cred));
-		if (!(h.msg_flags & MSG_TRUNC) && valid(&m, n) && m.type == LAT_SHIM_DECIDED)
-			decided(p->run, &m, cred.pid, cred.uid);
+		if ((h.msg_flags & MSG_TRUNC) || !lat_preload_valid(&m, n))
+			continue;
+		if (m.type == LAT_SHIM_DECIDED)
+			lat_preload_decided(p->run, &m, cred.pid, cred.pid, cred.uid);
+		else if (m.type == LAT_SHIM_WAKE)
+			lat_preload_ring_read(p, lat_now_ns());
 	}
 }
 
@@ -157,18 +185,19 @@ static void send_tables(struct lat_preload_client *c)
 	struct lat_shim_reply r = { .magic = LAT_SHIM_MAGIC, .abi = LAT_SHIM_ABI, .type = LAT_SHIM_MAP, .size = p->image_size };
 	union {
 		struct cmsghdr align;
-		char room[CMSG_SPACE(2 * sizeof(int))];
+		char room[CMSG_SPACE(3 * sizeof(int))];
 	} control = { .room = "" };
 	struct iovec io = { &r, sizeof(r) };
 	struct msghdr h = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control.room,
 		.msg_controllen = sizeof(control.room) };
 	struct cmsghdr *m = CMSG_FIRSTHDR(&h);
-	int fds[2] = { p->control_fd, p->image_fd };
+	int fds[] = { p->control_fd, p->image_fd, p->ring_fd };
 
 	m->cmsg_level = SOL_SOCKET;
 	m->cmsg_type = SCM_RIGHTS;
 	m->cmsg_len = CMSG_LEN(sizeof(fds));
 	memcpy(CMSG_DATA(m), fds, sizeof(fds));
+	remember(p, c->pid, c->uid);
 	sendmsg(c->item.fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
 	client_end(c);
 }
@@ -194,7 +223,7 @@ static void judge(struct lat_preload_client *c, const struct lat_shim_message *m
 		reply(c, &v);
 		return;
 	}
-	identify(p, c->pid, c->uid, &who);
+	identify(p, c->pid, c->pid, c->uid, &who);
 	c->flow = lat_run_flow_new(run, &flow, &who);
 	if (!c->flow) {
 		reply(c, &v);
@@ -233,7 +262,7 @@ static void on_client(struct lat_poll_item *item, uint32_t events)
 	(void)events;
 	if (n < 0 && errno == EAGAIN)
 		return;
-	if (c->id || !valid(&m, n)) { /* it went away, or speaks when it should wait */
+	if (c->id || !lat_preload_valid(&m, n)) { /* it went away, or speaks when it should wait */
 		client_end(c);
 		return;
 	}

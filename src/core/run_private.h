@@ -160,6 +160,9 @@ void lat_run_reloaded(struct lat_run *run, struct lat_answer *answer);
 void lat_run_taken(struct lat_run *run, int error, const char *why);
 /* The run ends: frees what a reload under way has. */
 void lat_run_reload_end(struct lat_run *run);
+/* run_preload_ring.c: looks for decisions; are they to be looked for soon? Nothing where there is no preload mode. */
+void lat_preload_tick(struct lat_run *run, uint64_t now_ns);
+bool lat_preload_busy(const struct lat_run *run);
 /* run_preload_calls.c: who connected the socket. */
 void lat_preload_asker(struct lat_run *run, int fd, struct lat_identity *who);
 /* Puts a question to the policy thread. 0, or negative errno (deny). */

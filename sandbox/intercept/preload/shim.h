@@ -31,6 +31,10 @@ struct lat_shim_view {
 	const struct lat_shim_control *control;
 	int slot;
 };
+/* The number of this process, without a call where that can be had. */
+int lat_shim_pid(void);
+/* The ring, and the process that fetched it; NULL: not yet. */
+struct lat_shim_ring *lat_shim_ring(int *home);
 /* The tables in force. 0, then lat_shim_release; -EAGAIN: they cannot be had now, the supervisor may be asked;
  * -ECONNREFUSED: it is gone: deny. */
 int lat_shim_acquire(struct lat_shim_view *view);
@@ -38,9 +42,10 @@ void lat_shim_release(const struct lat_shim_view *view);
 
 /* talk.c: the messages. */
 
-/* 0, or negative errno. The supervisor has it, or is gone. */
+/* 0, or negative errno. The supervisor will have it, or is gone. */
 int lat_shim_tell(const struct lat_shim_message *message);
-/* fds: two for MAP, NULL otherwise. 0, or negative errno: deny. */
+/* fds: LAT_SHIM_FDS for MAP, NULL otherwise. 0, or negative errno: deny. */
+#define LAT_SHIM_FDS 3
 int lat_shim_ask(const struct lat_shim_message *message, struct lat_shim_reply *reply, int *fds);
 /* One DNS message there, one back: its length, or negative errno. */
 int lat_shim_dns(const void *query, size_t len, void *answer, size_t size);

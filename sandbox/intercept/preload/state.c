@@ -24,6 +24,9 @@ static struct slot slots[SLOTS];
 static int current;  /* slot + 1, 0: none */
 static long fetching; /* the process that fetches, 0: none */
 static const struct lat_shim_control *control_page;
+static struct lat_shim_ring *ring;
+static int home;
+static int *pid_page; /* empty again in a child of fork; NULL: there is no such page here */
 static char directory[LAT_SHIM_PATH_MAX];
 static int directory_known; /* 1: read; -1: there is none */
 
@@ -81,15 +84,47 @@ static bool alive(const struct lat_shim_control *c)
 }
 
 /* A sealed memfd of ours can be read without a fault; anything else is not looked at. */
-static const void *map(int fd, size_t size, int seals)
+static void *map(int fd, size_t size, int seals, int access)
 {
-	const void *at;
+	void *at;
 
 	if (syscall(SYS_fcntl, fd, F_GET_SEALS) < 0 || (syscall(SYS_fcntl, fd, F_GET_SEALS) & seals) != seals ||
 		syscall(SYS_lseek, fd, 0, SEEK_END) < (long)size)
 		return NULL;
-	at = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	at = mmap(NULL, size, access, MAP_SHARED, fd, 0);
 	return at == MAP_FAILED ? NULL : at;
+}
+
+static void take_ring(int fd)
+{
+	struct lat_shim_ring *none = NULL, *at;
+
+	if (GET(&ring))
+		return;
+	at = map(fd, sizeof(*at), F_SEAL_SHRINK | F_SEAL_GROW, PROT_READ | PROT_WRITE);
+	if (!at)
+		return;
+	home = lat_shim_pid();
+	if (!__atomic_compare_exchange_n(&ring, &none, at, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		munmap(at, sizeof(*at));
+}
+
+struct lat_shim_ring *lat_shim_ring(int *whose)
+{
+	*whose = home;
+	return GET(&ring);
+}
+
+int lat_shim_pid(void)
+{
+	int *page = GET(&pid_page), pid = page ? GET(page) : 0;
+
+	if (!pid) {
+		pid = (int)syscall(SYS_getpid);
+		if (page)
+			SET(page, pid);
+	}
+	return pid;
 }
 
 static void take_control(int fd)
@@ -98,7 +133,7 @@ static void take_control(int fd)
 
 	if (GET(&control_page))
 		return;
-	c = map(fd, sizeof(*c), F_SEAL_SHRINK | F_SEAL_GROW);
+	c = map(fd, sizeof(*c), F_SEAL_SHRINK | F_SEAL_GROW, PROT_READ);
 	if (!c)
 		return;
 	if (c->magic != LAT_SHIM_MAGIC || c->abi != LAT_SHIM_ABI ||
@@ -132,7 +167,7 @@ static int take_image(int fd, size_t size)
 	if (slots[i].image)
 		munmap((void *)slots[i].image, slots[i].size);
 	slots[i].image = NULL;
-	image = map(fd, size, SEALS);
+	image = map(fd, size, SEALS, PROT_READ);
 	if (image && lat_shim_valid(image, size)) {
 		slots[i].image = image;
 		slots[i].size = size;
@@ -150,7 +185,7 @@ static int fetch(void)
 	struct lat_shim_message m = { .magic = LAT_SHIM_MAGIC, .abi = LAT_SHIM_ABI, .type = LAT_SHIM_MAP };
 	long me = syscall(SYS_getpid), other = GET(&fetching);
 	struct lat_shim_reply reply;
-	int fds[2] = { -1, -1 }, r;
+	int fds[LAT_SHIM_FDS] = { -1, -1, -1 }, r;
 
 	/* A child of fork may have inherited the mark of a thread that it does not have. */
 	if (other == me || !swap(&fetching, other, me))
@@ -158,9 +193,10 @@ static int fetch(void)
 	r = lat_shim_ask(&m, &reply, fds);
 	if (r == 0) {
 		take_control(fds[0]);
+		take_ring(fds[2]);
 		r = take_image(fds[1], reply.size);
 	}
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < LAT_SHIM_FDS; i++)
 		if (fds[i] >= 0)
 			syscall(SYS_close, fds[i]);
 	SET(&fetching, 0);
@@ -213,8 +249,12 @@ __attribute__((constructor)) static void start(void)
 {
 	static const char *const names[LAT_NEXT_COUNT] = { "connect", "bind", "listen", "sendto", "sendmsg", "sendmmsg",
 		"socket", "setsockopt" };
-	int keep = errno;
+	int keep = errno, *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
+	if (page != MAP_FAILED && syscall(SYS_madvise, page, 4096L, MADV_WIPEONFORK) == 0)
+		SET(&pid_page, page);
+	else if (page != MAP_FAILED)
+		munmap(page, 4096);
 	for (int i = 0; i < LAT_NEXT_COUNT; i++)
 		SET(&lat_shim_next[i], dlsym(RTLD_NEXT, names[i]));
 	find_directory();

@@ -40,7 +40,32 @@ static int connected(const char *leaf, int type)
 	return fd;
 }
 
-int lat_shim_tell(const struct lat_shim_message *m)
+/* Into the ring. false: it is full, or not there. */
+static bool put(const struct lat_shim_message *m, bool *wake)
+{
+	int home;
+	struct lat_shim_ring *ring = lat_shim_ring(&home);
+	uint64_t at, tail;
+	struct lat_shim_slot *slot;
+
+	if (!ring)
+		return false;
+	at = __atomic_load_n(&ring->head, __ATOMIC_SEQ_CST);
+	do {
+		tail = __atomic_load_n(&ring->tail, __ATOMIC_SEQ_CST);
+		if (at - tail >= LAT_SHIM_SLOTS)
+			return false;
+	} while (!__atomic_compare_exchange_n(&ring->head, &at, at + 1, true, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+	slot = &ring->slots[at % LAT_SHIM_SLOTS];
+	slot->pid = lat_shim_pid();
+	slot->home = home;
+	slot->message = *m;
+	__atomic_store_n(&slot->turn, at + 1, __ATOMIC_SEQ_CST);
+	*wake = __atomic_exchange_n(&ring->asleep, 0, __ATOMIC_SEQ_CST) != 0;
+	return true;
+}
+
+static int send_datagram(const struct lat_shim_message *m)
 {
 	struct sockaddr_un to;
 	int fd = dial("tell", SOCK_DGRAM, &to), e;
@@ -56,11 +81,21 @@ int lat_shim_tell(const struct lat_shim_message *m)
 	return e;
 }
 
+int lat_shim_tell(const struct lat_shim_message *m)
+{
+	struct lat_shim_message up = { .magic = LAT_SHIM_MAGIC, .abi = LAT_SHIM_ABI, .type = LAT_SHIM_WAKE };
+	bool wake = false;
+
+	if (!put(m, &wake))
+		return send_datagram(m);
+	return wake ? send_datagram(&up) : 0;
+}
+
 static int receive(int fd, struct lat_shim_reply *reply, int *fds)
 {
 	union {
 		struct cmsghdr align;
-		char room[CMSG_SPACE(2 * sizeof(int))];
+		char room[CMSG_SPACE(LAT_SHIM_FDS * sizeof(int))];
 	} control;
 	struct iovec io = { reply, sizeof(*reply) };
 	struct msghdr m = { .msg_iov = &io, .msg_iovlen = 1 };
@@ -83,7 +118,7 @@ static int receive(int fd, struct lat_shim_reply *reply, int *fds)
 		for (size_t i = 0; i < count; i++)
 			memcpy(&fds[i], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
 	}
-	if (r != (long)sizeof(*reply) || reply->magic != LAT_SHIM_MAGIC || reply->abi != LAT_SHIM_ABI || (fds && count != 2))
+	if (r != (long)sizeof(*reply) || reply->magic != LAT_SHIM_MAGIC || reply->abi != LAT_SHIM_ABI || (fds && count != LAT_SHIM_FDS))
 		return -EBADMSG;
 	return 0;
 }
