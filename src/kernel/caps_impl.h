@@ -16,6 +16,13 @@ int lat_cap_cgroup2(char *detail, size_t size);
 int lat_cap_bpf_tc(char *detail, size_t size);
 int lat_cap_bpf_cgroup(char *detail, size_t size);
 
+/* caps_cgroup.c */
+int lat_cap_limit_memory(char *detail, size_t size);
+int lat_cap_limit_swap(char *detail, size_t size);
+int lat_cap_limit_cpu(char *detail, size_t size);
+int lat_cap_limit_pids(char *detail, size_t size);
+int lat_cap_limit_io(char *detail, size_t size);
+
 /* caps_tc.c */
 int lat_cap_tcx(char *detail, size_t size);
 int lat_cap_clsact(char *detail, size_t size);

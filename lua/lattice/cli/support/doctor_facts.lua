@@ -14,6 +14,8 @@ local userns_fix = "sysctl -w kernel.unprivileged_userns_clone=1 (Debian), user.
   .. "inside a chroot none can be made"
 local module_fix = "load it once as root: modprobe %s (and name it in /etc/modules-load.d/lattice.conf)"
 
+local group_fix = "root, or a group of your own: systemd-run --user --scope -p Delegate=yes -- lattice ..."
+
 ---@type table<string, lattice.doctor.Fact>
 M.facts = {
   user_namespace = { required = true, needed_for = "run without privileges",
@@ -65,9 +67,20 @@ M.facts = {
     fix = "chmod 0666 /dev/net/tun (udev does so on most systems), modprobe tun" },
   cgroup_v2 = { needed_for = "limits, and kernel mode's identity",
     how = "a group made below our own and removed",
-    fix = "start under a delegated group: systemd-run --user --scope -p Delegate=yes lattice ..." },
+    fix = group_fix },
   cgroup_v1 = { needed_for = "limits where the controllers are still on v1",
     how = "a group made below our own in each hierarchy", fix = "root, or a delegated hierarchy" },
+  limit_memory = { needed_for = "limits { memory }",
+    how = "a child of a group that was killed for taking more", fix = group_fix },
+  limit_swap = { needed_for = "limits { swap }",
+    how = "the same without swap", fix = group_fix .. ", and a kernel that counts swap (swapaccount=1 on v1)" },
+  limit_cpu = { needed_for = "limits { cpu }",
+    how = "a child of a group that was held back for spinning", fix = group_fix },
+  limit_pids = { needed_for = "limits { pids } of the whole tree (an rlimit serves)",
+    how = "a fork refused in a group", fix = group_fix },
+  limit_io = { needed_for = "limits { io }",
+    how = "a rate for each disk of /sys/block, taken by the kernel",
+    fix = group_fix .. ", a disk, and a kernel with CONFIG_BLK_DEV_THROTTLING" },
   bpf_tc = { needed_for = "the ebpf enforcer (pro)",
     how = "a tc program loaded", fix = "CAP_BPF and CAP_NET_ADMIN: run latticed" },
   bpf_cgroup = { needed_for = "kernel mode (pro)",
