@@ -433,3 +433,12 @@ int lat_agent_reload(struct lat_agent_link *l, struct lat_agent_reloaded *out, c
 	json_decref(result);
 	return r;
 }
+
+int lat_agent_finish(struct lat_agent_link *l, char say[LAT_AGENT_SAY])
+{
+	json_t *result = NULL;
+	int r = ask(l, "run-end", json_object(), ASK_MS, &result, say);
+
+	json_decref(result);
+	return r == -EPIPE ? 0 : r;
+}

@@ -56,6 +56,9 @@ int lat_agent_start(struct lat_agent_link *link, const struct lat_agent_run *run
 int lat_agent_pin(struct lat_agent_link *link, const struct lat_filter_pin *pins, size_t count, char say[LAT_AGENT_SAY]);
 int lat_agent_reload(struct lat_agent_link *link, struct lat_agent_reloaded *out, char say[LAT_AGENT_SAY]);
 
+/* Ends the run, and takes what is told until the agent has. 0 or negative errno. */
+int lat_agent_finish(struct lat_agent_link *link, char say[LAT_AGENT_SAY]);
+
 /* Readable: call lat_agent_dispatch. */
 int lat_agent_fd(const struct lat_agent_link *link);
 /* Takes what came, without waiting. 0, -EPIPE: the agent or the run has ended (lat_agent_ended says why), or -EPROTO. */

@@ -28,6 +28,9 @@ struct lat_run_options {
 	bool kernel;                    /* kernel mode: in the host's network, in a cgroup whose programs judge; the policy (and
 	                                 * those of reloads) must have kept its entries */
 	bool preload;                   /* preload mode: liblattice_intercept.so in the command; advisory */
+	const char *agent;              /* kernel mode without privilege: the agent's control socket, and which of its policies this
+	                                 * one is; NULL: the group and its programs are ours */
+	const char *agent_policy;
 	const char *device;             /* kernel mode: what every socket is bound to, but for loopback; or NULL */
 	struct lat_cgroup *group;       /* NULL, or made by the caller, who closes it after the run: what the command runs in, and
 	                                 * whose limits are watched. Kernel mode takes it where it has a v2 directory */

@@ -103,16 +103,16 @@ static int prepare(struct lat_run *run, struct lat_launch_spec *spec, char say[L
 	struct lat_wall *w;
 	int r;
 
-	if (!lat_bpf_embedded_name(0)) {
+	if (!run->options->agent && !lat_bpf_embedded_name(0)) {
 		snprintf(say, LAT_RUN_SAY, "kernel mode: %s", LAT_EPRO_TEXT);
 		return -LAT_EPRO;
 	}
 	if (run->policy->spec.rule_count && !run->policy->spec.keep_entries)
 		return -EINVAL;
-	r = check_capabilities(say);
+	r = run->options->agent ? 0 : check_capabilities(say);
 	if (r < 0)
 		return r;
-	if (run->options->device && if_nametoindex(run->options->device) == 0) {
+	if (run->options->device && !run->options->agent && if_nametoindex(run->options->device) == 0) {
 		snprintf(say, LAT_RUN_SAY, "there is no device %.15s (ip link shows those there are)", run->options->device);
 		return -ENODEV;
 	}
@@ -127,13 +127,16 @@ static int prepare(struct lat_run *run, struct lat_launch_spec *spec, char say[L
 	w->names = calloc(LAT_WALL_NAMES, sizeof(*w->names));
 	if (!w->names)
 		return -ENOMEM;
-	r = use_group(run, say);
-	r = r ? r : lat_wall_dns_open(w, say);
-	r = r ? r : load(run, say);
-	r = r ? r : lat_wall_first(run, say);
 	spec->network = LAT_NETWORK_HOST;
 	spec->ask = w->notifies;
-	return r;
+	r = lat_wall_dns_open(w, say);
+	if (run->options->agent) {
+		lat_wall_agent_launch(run, spec);
+		return r ? r : lat_wall_agent_open(w, say);
+	}
+	r = r ? r : use_group(run, say);
+	r = r ? r : load(run, say);
+	return r ? r : lat_wall_first(run, say);
 }
 
 static int open_wall(struct lat_run *run, struct lat_dns_options *dns)
@@ -161,6 +164,8 @@ static void tick(struct lat_run *run, uint64_t now_ns)
 /* The probe's refusal is in the ring by now, if it was one. */
 static bool told(struct lat_run *run)
 {
+	if (run->wall->agent)
+		return lat_wall_agent_told(run->wall);
 	lat_wall_events_read(run->wall);
 	return run->probe_refused_packet;
 }
@@ -180,6 +185,12 @@ static void end(struct lat_run *run, char say[LAT_RUN_SAY])
 {
 	struct lat_wall *w = run->wall;
 
+	if (w->agent) {
+		lat_wall_agent_end(w);
+		if (w->pump)
+			lat_pump_flush(w->pump);
+		return;
+	}
 	if (!w->pump || !w->ring)
 		return;
 	lat_wall_apply_end(w);
@@ -198,6 +209,7 @@ static void close_wall(struct lat_run *run)
 		return;
 	lat_wall_apply_end(w);
 	lat_wall_events_close(w);
+	lat_agent_close(w->agent);
 	/* The group first: as long as there is one, its programs are on it. */
 	if (w->own_group) {
 		lat_cgroup_close(run->group);

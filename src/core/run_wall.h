@@ -5,6 +5,7 @@
  * they decide by, answers questions and DNS, and writes what they tell. Its death changes no verdict. */
 #ifndef LAT_CORE_RUN_WALL_H
 #define LAT_CORE_RUN_WALL_H
+#include "core/agent_link.h"
 #include "core/filter.h"
 #include "core/pump.h"
 #include "core/run_private.h"
@@ -42,6 +43,11 @@ struct lat_wall_said {
 
 struct lat_wall {
 	struct lat_run *run;
+	/* Not NULL: group and programs are the agent's, and filter and ring are not there. */
+	struct lat_agent_link *agent;
+	uint32_t agent_generation; /* its number for `policy` */
+	char agent_group[512];
+	uint64_t agent_group_id;
 	bool own_group; /* run->group was made here */
 	struct lat_filter *filter;
 	struct lat_pump *pump;
@@ -107,6 +113,28 @@ void lat_wall_events_read(struct lat_wall *w);
 /* Flows that are still open get their CLOSE records: nothing inside lives any more. */
 void lat_wall_events_end(struct lat_wall *w);
 void lat_wall_events_close(struct lat_wall *w);
+
+/* ---- run_wall_agent.c: the same by the agent ---- */
+
+int lat_wall_agent_open(struct lat_wall *w, char say[LAT_RUN_SAY]);
+void lat_wall_agent_launch(struct lat_run *run, struct lat_launch_spec *spec);
+/* Events come. */
+int lat_wall_agent_watch(struct lat_wall *w);
+/* Waits for the word on the probe. */
+bool lat_wall_agent_told(struct lat_wall *w);
+int lat_wall_agent_pin(struct lat_wall *w, const struct lat_filter_pin *pins, size_t count);
+int lat_wall_agent_take(struct lat_run *run, struct lat_policy *policy, char say[LAT_RUN_SAY]);
+void lat_wall_agent_end(struct lat_wall *w);
+
+/* Of the group, whoever made it. */
+static inline uint64_t lat_wall_group_id(const struct lat_run *run)
+{
+	return run->wall->agent ? run->wall->agent_group_id : lat_cgroup_id(run->group);
+}
+static inline const char *lat_wall_group_path(const struct lat_run *run)
+{
+	return run->wall->agent ? run->wall->agent_group : lat_cgroup_path(run->group);
+}
 
 /* ---- run_wall_ask.c ---- */
 

@@ -63,7 +63,7 @@ static bool stays_inside(struct lat_run *run, const struct lat_flow *flow)
 	if (lat_addr_is4(&flow->remote))
 		lat_addr_parse("0.0.0.0", &none);
 	return lat_diag_inet(run->sandbox.diag, flow->proto, &flow->remote, flow->dport, &none, 0, &s) == 0 &&
-	       s.cgroup == lat_cgroup_id(run->group);
+	       s.cgroup == lat_wall_group_id(run);
 }
 
 static int ask(void *ctx, uint64_t id, const struct lat_flow *f, const struct lat_identity *who)
@@ -122,7 +122,7 @@ static bool inside(void *ctx, uint32_t inode)
 {
 	struct lat_run *run = ctx;
 
-	return lat_group_holds_socket(lat_cgroup_path(run->group), inode) == 1;
+	return lat_group_holds_socket(lat_wall_group_path(run), inode) == 1;
 }
 
 static void failed(void *ctx, const char *what, int err, const struct lat_identity *who)

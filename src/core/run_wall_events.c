@@ -168,6 +168,8 @@ int lat_wall_events_open(struct lat_wall *w)
 	if (r < 0)
 		return r;
 	lat_pump_generation(w->pump, w->run->policy);
+	if (w->agent)
+		return lat_wall_agent_watch(w);
 	fd = lat_tc_events(w->filter->tc[0]);
 	if (fd < 0)
 		return fd;
@@ -184,6 +186,10 @@ void lat_wall_events_read(struct lat_wall *w)
 {
 	struct lat_tc_status status;
 
+	if (w->agent) { /* they come by the poller */
+		lat_pump_flush(w->pump);
+		return;
+	}
 	while (lat_ring_dispatch(w->ring, BUDGET) == BUDGET) {
 	}
 	if (lat_tc_status(w->filter->tc[0], &status) == 0)
@@ -224,6 +230,8 @@ void lat_wall_events_close(struct lat_wall *w)
 		lat_poller_del(w->run->poller, &w->ring_item);
 		lat_ring_free(w->ring);
 	}
+	if (w->agent && w->ring_item.ready)
+		lat_poller_del(w->run->poller, &w->ring_item);
 	lat_pump_free(w->pump, 0);
 	free(w->flows);
 }

@@ -80,7 +80,9 @@ int lat_wall_names_push(struct lat_wall *w)
 	size_t count;
 	int r = lat_wall_pins(w, &pins, &names, &count);
 
-	return r < 0 ? r : lat_filter_pin(w->filter, w->policy, pins, count);
+	if (r == 0)
+		r = w->agent ? lat_wall_agent_pin(w, pins, count) : lat_filter_pin(w->filter, w->policy, pins, count);
+	return r;
 }
 
 static struct lat_wall_name *find(struct lat_wall *w, const struct lat_addr *addr, const char *name)
@@ -155,7 +157,7 @@ bool lat_wall_dns_client(void *ctx, bool tcp, const struct lat_addr *from, uint1
 
 	lat_addr_parse("127.0.0.1", &own);
 	return lat_diag_inet(run->sandbox.diag, tcp ? IPPROTO_TCP : IPPROTO_UDP, from, sport, &own, w->dns_port, &s) == 0 &&
-	       s.cgroup == lat_cgroup_id(run->group);
+	       s.cgroup == lat_wall_group_id(run);
 }
 
 void lat_wall_dns_asker(struct lat_run *run, struct lat_flow *flow, struct lat_identity *who)

@@ -153,6 +153,8 @@ int lat_wall_take(struct lat_run *run, struct lat_policy *policy, char say[LAT_R
 			"its connects do not come to Lattice. Start the run again with it");
 		return -EOPNOTSUPP;
 	}
+	if (w->agent)
+		return lat_wall_agent_take(run, policy, say);
 	if (!w->applied.ready) {
 		w->applied = (struct lat_poll_item){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = on_applied };
 		r = w->applied.fd < 0 ? -errno : lat_poller_add(run->poller, &w->applied, EPOLLIN);

@@ -86,6 +86,9 @@ int lat_events_account(lua_State *L);
 int lat_events_watch(lua_State *L);
 int lat_events_tap(lua_State *L);
 int lat_events_taken(lua_State *L);
+int lat_events_drain(lua_State *L);
+/* What waits still is for the audit and the tap, and for nobody else. */
+void lat_events_take_last(struct lat_events *s);
 /* Keeps a copy for the tap. */
 void lat_events_tap_take(struct lat_events *s, const struct lat_event *e);
 

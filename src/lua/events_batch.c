@@ -351,7 +351,7 @@ void lat_events_deliver(struct lat_events *s)
 	struct lat_rt_limits keep = s->rt->limits, limits = { .deadline_ms = s->deadline_ms };
 	struct lat_rt_error err;
 
-	if (!s->closing && anything_to_do(s)) {
+	if (!s->closing && !s->last && anything_to_do(s)) {
 		limits.memory = lat_rt_memory(s->rt) + MEMORY;
 		memcpy(s->running, s->order, s->handler_count * sizeof(s->order[0])); /* a handler may add one */
 		s->running_count = s->handler_count;

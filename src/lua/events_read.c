@@ -152,8 +152,7 @@ static int take_some(struct lat_events_reader *r)
 	return r->ring ? lat_ring_dispatch(r->ring, BUDGET) : r->nflog ? take_packets(r, BUDGET) : take_pushed(r, BUDGET);
 }
 
-/* What waits still is for the audit, and for nobody else. */
-static void take_last(struct lat_events *s)
+void lat_events_take_last(struct lat_events *s)
 {
 	s->last = true;
 	for (struct lat_events_reader *r = s->readers; r; r = r->next)
@@ -163,7 +162,7 @@ static void take_last(struct lat_events *s)
 
 static void events_end(struct lat_events *s)
 {
-	take_last(s);
+	lat_events_take_last(s);
 	while (s->readers) {
 		struct lat_events_reader *r = s->readers;
 

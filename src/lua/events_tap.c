@@ -1,7 +1,6 @@
 /* The tap of a source: records as the kernel wrote them, for one who reads them elsewhere (a run's supervisor). Bounded; what does
  * not fit is counted. */
 #include "lua/events.h"
-#include <errno.h>
 #include <stdlib.h>
 
 #define TAP_MOST 65536
@@ -52,4 +51,13 @@ int lat_events_taken(lua_State *L)
 	s->tap_count = 0;
 	s->tap_lost = 0;
 	return 3;
+}
+
+int lat_events_drain(lua_State *L)
+{
+	struct lat_events *s = lat_events_check(L);
+
+	if (!s->draining)
+		lat_events_take_last(s);
+	return 0;
 }

@@ -82,7 +82,7 @@ struct run_state {
 	struct lat_run_options options;
 	struct lat_worker_ops ops;
 	char **lists[4]; /* argv, hide, readonly, watch: NULL-terminated, malloc'ed */
-	char *name, *run_id, *own_routes, *passed_over, *device;
+	char *name, *run_id, *own_routes, *passed_over, *device, *agent, *agent_policy;
 	struct lat_rlimit rlimits[16];
 	struct lat_port_span *ports;
 	struct lat_audit_route *routes;
@@ -107,6 +107,8 @@ static void run_close(void *object)
 	free(s->own_routes);
 	free(s->passed_over);
 	free(s->device);
+	free(s->agent);
+	free(s->agent_policy);
 	free(s->ports);
 	lat_loader_routes_free(s->routes, s->route_count);
 	free(s);
@@ -335,6 +337,8 @@ static int l_run(lua_State *L)
 	lua_pop(L, 1);
 	o->kernel = field_is(L, "mode", "kernel");
 	o->device = s->device = field_string(L, "network");
+	o->agent = s->agent = field_string(L, "agent");
+	o->agent_policy = s->agent_policy = field_string(L, "agent_policy");
 	o->failure = &failure;
 	s->ops = (struct lat_worker_ops){ .ctx = s, .work = work };
 	o->worker = &s->ops;

@@ -70,6 +70,9 @@ function Source:tap(most) end
 ---@return integer lost
 function Source:taken() end
 
+--- Read what the readers still have, for the audit and the tap alone: the source is about to be closed.
+function Source:drain() end
+
 --- Name the rules of events by this generation; those of the last ones are still known.
 ---@param generation lattice.policies.Generation
 function Source:generation(generation) end

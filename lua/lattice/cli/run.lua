@@ -9,6 +9,7 @@ local M = {
     "lattice run --mode user -v -- make          # never another mode, whoever calls; -v says why",
     "kill -HUP PID-OF-LATTICE      # reload the policy",
   },
+  agent = true, -- kernel mode without privilege is the agent's to wall
   rest = "COMMAND [ARGS]", -- the dashes may be left out
   failure = 125,
 }
@@ -40,10 +41,12 @@ function M.args(parser)
   parser:flag("-v --verbose", "Say what is done.")
 end
 
+local settings_of_group = { memory = true, swap = true, cpu = true, io = true, pids = true }
+
 local takes_value = {
   ["-p"] = true, ["--policy"] = true, ["-a"] = true, ["--allow"] = true, ["-d"] = true, ["--deny"] = true,
   ["--audit"] = true, ["--learn"] = true, ["-n"] = true, ["--name"] = true, ["--color"] = true,
-  ["-m"] = true, ["--mode"] = true, ["--mode-script"] = true, ["--network"] = true,
+  ["-m"] = true, ["--mode"] = true, ["--mode-script"] = true, ["--network"] = true, ["--socket"] = true,
 }
 
 --- The command begins after `--`, or with the first word that is no option, as with env and sudo.
@@ -96,6 +99,15 @@ local function take_limits(args, wanted, programs)
   return taken
 end
 
+-- Without those that the agent's group holds.
+local function rlimits_of(limits)
+  local rest = {}
+  for name, value in pairs(limits or {}) do
+    if not settings_of_group[name] then rest[name] = value end
+  end
+  return rest
+end
+
 local function absolute(sandbox, path)
   local real = sandbox.realpath(path)
   return real
@@ -128,7 +140,9 @@ local function choose_mode(args)
     if not script then return nil, why end
     wish.script = script
   end
-  local chosen, refused, code = modes.select(wish)
+  local host = modes.host(wish.script ~= nil)
+  host.agent = function() return require("lattice.cli.support.agent_run").offer(args) end
+  local chosen, refused, code = modes.select(wish, host)
   if not chosen then return nil, refused .. ". The command was not started; see lattice doctor", code end
   if args.verbose then
     io.stderr:write("lattice: mode ", chosen.name, ": ", chosen.reason, "\n")
@@ -137,6 +151,13 @@ local function choose_mode(args)
     end
   end
   return chosen, modes.reasons(chosen)
+end
+
+-- What the agent walls, if this run is to be its; nil: it is our own.
+local function agent_of(mode)
+  for _, candidate in ipairs(mode.candidates) do
+    if candidate.name == mode.name then return candidate.agent end
+  end
 end
 
 -- Writes the policy that the records tell.
@@ -179,9 +200,11 @@ function M.run(args)
     return fail("--network binds sockets to a device, which only kernel mode does; this run would be in ",
       mode.name, " mode")
   end
+  local agent = kernel and agent_of(mode)
+  if agent then files = { agent.policy } end
   local generation, why = sandbox.load(json.encode {
     files = #files > 0 and files or nil, rules_before = #before > 0 and before or nil,
-    keep_entries = kernel or nil,
+    keep_entries = kernel or nil, mesh = agent and agent.mesh or nil,
   })
   if not generation then
     io.stderr:write(why, "\n")
@@ -211,12 +234,13 @@ function M.run(args)
   end
 
   local held
-  held, why = take_limits(args, info.limits, mode.name == "kernel")
+  held, why = take_limits(args, agent and rlimits_of(info.limits) or info.limits, kernel and not agent)
   if not held then return fail(why) end
   local _ <close> = held.group
   local status, message
   status, message, code = sandbox.run(generation, {
-    mode = mode.name, network = args.network,
+    mode = mode.name, network = args.network, agent = agent and agent.socket or nil,
+    agent_policy = agent and agent.policy or nil,
     argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
     hide = hide, readonly = readonly, rlimits = held.rlimits, group = held.group, passed_over = passed_over,
     preload = mode.name == "preload",

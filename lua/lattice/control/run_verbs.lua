@@ -102,6 +102,13 @@ runs["run-reload"] = function(_, request, reply)
   end)
 end
 
+-- When all is over: the last of the stream has gone before the answer.
+runs["run-end"] = function(_, request, reply)
+  local run = own(request, reply)
+  if not run then return end
+  run:close("its command has ended", function() reply({}) end)
+end
+
 --- All bindings of the host.
 function bindings.bindings(agent, _, reply)
   reply({ bindings = json.array(agent:bindings()) })

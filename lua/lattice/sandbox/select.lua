@@ -14,6 +14,7 @@ M.order = { "kernel", "user", "gvisor", "preload" }
 ---@field try fun(probe: string): lattice.caps.Result   each probe once
 ---@field full boolean  try everything, not only what tells the modes apart
 ---@field host_user_namespace boolean
+---@field agent? fun(): table?, string?  what the agent would wall for this caller, or why it would not
 
 -- What each mode is made of, by the names of lattice.caps: `first` tells the modes apart in a few milliseconds; the rest
 -- is tried by the run itself, whose own check fails closed and names what is missing, and by doctor.
@@ -75,12 +76,17 @@ function modes.kernel(host)
   local has, missing = host.has_capability, {}
   if not has("bpf") and not has("sys_admin") then missing[1] = "CAP_BPF" end -- the latter has what the former has
   if not has("net_admin") then missing[#missing + 1] = "CAP_NET_ADMIN" end
+  local why
   if #missing > 0 then
-    return { ok = false, code = "EPERM", reason = table.concat(missing, " and ") .. " missing (root has them)" }
+    why = table.concat(missing, " and ") .. " missing (root has them)"
+  elseif not host.host_user_namespace then
+    why = "CAP_BPF and CAP_NET_ADMIN are a user namespace's here: the host's own are needed"
   end
-  if not host.host_user_namespace then
-    return { ok = false, code = "EPERM",
-      reason = "CAP_BPF and CAP_NET_ADMIN are a user namespace's here: the host's own are needed" }
+  if why then
+    local offer, refused
+    if host.agent and M.built.kernel then offer, refused = host.agent() end
+    if offer then return { ok = true, detail = "walled by the agent", agent = offer } end
+    return { ok = false, code = "EPERM", reason = refused and why .. "; " .. refused or why }
   end
   if not M.built.kernel then return { ok = false, code = "ENOENT", reason = "it is not in this build" } end
   return tried(host, "kernel")
