@@ -6,19 +6,30 @@
 #include "policy.bpf.h"
 
 #define SECOND 1000000000ull
+#define LOOPBACK 1 /* of every network namespace */
+
+#ifdef LATTICE_CGROUP /* there may be hundreds of them */
+#define MOST_FLOWS 8192
+#define MOST_FRAGMENTS 256
+#define RING_BYTES (256 << 10)
+#else
+#define MOST_FLOWS 262144
+#define MOST_FRAGMENTS 8192
+#define RING_BYTES (4 << 20)
+#endif
 
 const volatile struct lat_tc_constants lat_constants SEC(".rodata.tc");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 262144);
+	__uint(max_entries, MOST_FLOWS);
 	__type(key, struct lat_tc_key);
 	__type(value, struct lat_tc_flow);
 } lat_flows SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, MOST_FRAGMENTS);
 	__type(key, struct lat_tc_fragment);
 	__type(value, struct lat_tc_fragmented);
 } lat_fragments SEC(".maps");
@@ -39,7 +50,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20);
+	__uint(max_entries, RING_BYTES);
 } lat_events SEC(".maps");
 
 struct {
@@ -63,6 +74,31 @@ static __always_inline void stat_add(__u32 stat)
 	if (n)
 		*n += 1;
 }
+
+/* ---- whose socket ---- */
+
+#ifdef LATTICE_CGROUP
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct lat_tc_who);
+} lat_sockets SEC(".maps");
+
+static __always_inline struct lat_tc_who *who_of(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk)
+		sk = bpf_sk_fullsock(sk);
+	return sk ? bpf_sk_storage_get(&lat_sockets, sk, 0, 0) : 0;
+}
+#else
+static __always_inline struct lat_tc_who *who_of(struct __sk_buff *skb)
+{
+	return 0;
+}
+#endif
 
 /* ---- events ---- */
 
@@ -131,8 +167,18 @@ static __always_inline int has_token(struct lat_tc_count *count, __u64 now)
 	return 1;
 }
 
-/* A verdict. sport and dport are those of the flow's first packet. */
-__noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir)
+static __always_inline void set_who(struct lat_event *e, const struct lat_tc_who *who)
+{
+	if (!who)
+		return;
+	e->pid = who->pid;
+	e->uid = who->uid;
+	__builtin_memcpy(e->comm, who->comm, sizeof(e->comm));
+}
+
+/* sport and dport are those of the flow's first packet. */
+static __always_inline void tell(struct packet *p, struct question *q, __u32 dir, __u32 device, __u32 length,
+	const struct lat_tc_who *who)
 {
 	__u32 zero = 0;
 	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
@@ -141,18 +187,18 @@ __noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question
 	__u64 now;
 
 	if (!told || !p || !q)
-		return 0;
+		return;
 	sport = *(volatile __u16 *)&p->sport; /* values to choose from: of addresses the verifier allows no choice */
 	dport = *(volatile __u16 *)&p->dport;
 	now = bpf_ktime_get_ns();
 	if (q->count_row && !has_token(count_of(q->live, q->count_row), now)) {
 		told->lost++;
 		stat_add(LAT_TC_STAT_HELD);
-		return 0;
+		return;
 	}
 	e = event_begin(told, now);
 	if (!e)
-		return 0;
+		return;
 	e->generation = q->generation;
 	e->rule = q->rule;
 	e->kind = LAT_EVENT_VERDICT;
@@ -161,16 +207,24 @@ __noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question
 	e->proto = p->key.proto;
 	e->sport = dir == p->dir ? sport : dport;
 	e->dport = dir == p->dir ? dport : sport;
-	e->ifindex = p->key.ifindex;
-	e->length = skb->len;
+	e->ifindex = device;
+	e->length = length;
 	set_v6(e->local, (__u32 *)p->key.local);
 	set_v6(e->remote, (__u32 *)p->key.remote);
 	e->packets = 1;
+	set_who(e, who);
 	send(e, told, now);
+}
+
+/* A verdict on a packet. */
+__noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir)
+{
+	if (p)
+		tell(p, q, dir, skb->ifindex, skb->len, who_of(skb));
 	return 0;
 }
 
-__noinline int lat_tell_close(struct packet *p, struct lat_tc_flow *flow)
+__noinline int lat_tell_close(struct __sk_buff *skb, struct packet *p, struct lat_tc_flow *flow)
 {
 	__u32 zero = 0;
 	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
@@ -191,13 +245,14 @@ __noinline int lat_tell_close(struct packet *p, struct lat_tc_flow *flow)
 	e->proto = p->key.proto;
 	e->sport = flow->sport;
 	e->dport = flow->dport;
-	e->ifindex = p->key.ifindex;
+	e->ifindex = skb->ifindex;
 	set_v6(e->local, (__u32 *)p->key.local);
 	set_v6(e->remote, (__u32 *)p->key.remote);
 	e->packets = flow->packets[0] + flow->packets[1];
 	e->bytes_out = flow->bytes[DIR_OUT];
 	e->bytes_in = flow->bytes[DIR_IN];
 	e->duration_ns = ticks() - flow->start_ns;
+	set_who(e, who_of(skb));
 	send(e, told, now);
 	return 0;
 }

@@ -4,7 +4,7 @@
 #define LATTICE_ABI_H
 #include <linux/types.h>
 
-#define LAT_ABI_VERSION 1
+#define LAT_ABI_VERSION 2
 
 enum lat_event_kind {
 	LAT_EVENT_VERDICT = 1, /* a flow was judged (the first packet of an allowed one, each counted packet of a denied one) */
@@ -31,6 +31,9 @@ struct lat_event {
 	__u64 bytes_out;  /* CLOSE */
 	__u64 bytes_in;   /* CLOSE */
 	__u64 duration_ns;/* CLOSE */
+	__u32 pid;        /* whose socket it is, as the first pid namespace has it; 0: not known */
+	__u32 uid;        /* of it; with pid 0: nothing */
+	char comm[16];    /* of its thread, "" if not known */
 };
 
 #define LAT_RULE_TEMPORARY 0x80000000u

@@ -8,6 +8,12 @@
 
 #define NO_RULE 0xffffffffu
 
+#ifdef LATTICE_CGROUP
+#define MOST_PINS 4096
+#else
+#define MOST_PINS 16384
+#endif
+
 enum { ACTION_DENY, ACTION_ALLOW, ACTION_DROP, ACTION_ASK, ACTION_AUDIT };
 
 struct {
@@ -56,7 +62,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, MOST_PINS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct lat_tc_pin_key);
 	__type(value, struct lat_tc_pin);
@@ -79,6 +85,9 @@ struct question {
 	__u32 keep;
 	__u32 no_policy;
 	__u32 info_row;
+	__u32 asks;   /* what counts is what somebody answers */
+	__u32 err;
+	__u32 inside; /* no table is asked: see LAT_TC_INSIDE */
 	__u32 unused;
 	/* while it is looked for */
 	__u32 opaque;
@@ -339,7 +348,7 @@ __noinline int lat_judge(struct question *q, struct lat_tc_key *key, __u32 dir, 
 	q->dir = dir;
 	q->proto = key->proto;
 	q->port = port;
-	q->rule = q->generation = q->count_row = q->rate = q->log = q->keep = 0;
+	q->rule = q->generation = q->count_row = q->rate = q->log = q->keep = q->asks = q->err = 0;
 	q->action = ACTION_DENY;
 	q->no_policy = 1;
 	slot = LAT_TC_LIVE_SLOT(q->live);
@@ -371,6 +380,8 @@ __noinline int lat_judge(struct question *q, struct lat_tc_key *key, __u32 dir, 
 	q->rule = rule;
 	q->action = info->action;
 	q->log = info->log;
+	q->err = info->err;
+	q->asks = info->action == ACTION_ASK || (!rule && meta->asks);
 	q->rate = info->rate;
 	q->info_row = row;
 	q->count_row = meta->counts_at + rule * meta->stripes;

@@ -9,7 +9,7 @@
 #define LATTICE_TC_ABI_H
 #include "lattice_abi.h"
 
-#define LAT_TC_ABI 1
+#define LAT_TC_ABI 2
 
 /* The word in `live`: one aligned store, so a packet sees all of it or none. stamp changes with whatever may change a
  * verdict; a flow with another stamp is judged again. */
@@ -57,15 +57,24 @@ struct lat_tc_meta {
 	__u32 counts_at; /* row */
 	__u32 stripes;
 	__u8 keep;       /* open flows of older generations go on */
-	__u8 pad[3];
+	__u8 asks;       /* somebody answers for what no rule decides: lat_answers; programs of a cgroup only */
+	__u16 hosts;     /* how many spans of ports; programs of a cgroup only */
 	__u32 rows;
-	__u32 unused;
+	__u32 hosts_at;  /* row of the spans, four a row */
+};
+
+/* Ports of the host's own loopback services that rules may open: to no others leads a rule of any address. */
+#define LAT_TC_HOST_MOST 64
+struct lat_tc_host {
+	__u16 lo, hi;
+	__u8 proto; /* 255: any */
+	__u8 pad[3];
 };
 
 struct lat_tc_rule {
 	__u8 action; /* enum lat_action */
 	__u8 log;    /* 0: an allowed flow makes no event */
-	__u8 pad[2];
+	__u16 err;   /* errno for a refused call, 0: ECONNREFUSED */
 	__u32 rate;  /* new flows a second by this device, 0: no limit */
 	__u64 window; /* the second << 32 | new flows in it; written by the programs */
 };
@@ -132,6 +141,7 @@ struct lat_tc_key {
 #define LAT_TC_FIN_IN 4u
 #define LAT_TC_RST 8u
 #define LAT_TC_TOLD 16u     /* its end was told */
+#define LAT_TC_INSIDE 32u   /* between two sockets of the cgroup, or with its resolver: never judged */
 
 struct lat_tc_flow {
 	__u32 stamp;
@@ -179,6 +189,14 @@ enum lat_tc_stat {
 	LAT_TC_STAT_HELD,       /* events held back by their rule's rate */
 	LAT_TC_STAT_FULL,       /* events lost: the ring was full */
 	LAT_TC_STAT_RATE,       /* new flows beyond their rule's rate */
+	/* of a cgroup */
+	LAT_TC_STAT_DEVICE,     /* on another device than the one that the sockets are bound to */
+	LAT_TC_STAT_INSIDE,     /* flows between sockets of the group, and with its resolver */
+	LAT_TC_STAT_ANSWERED,   /* decided by an answer of lat_answers */
+	LAT_TC_STAT_CONNECT_ALLOWED, /* connect(2), and sendmsg(2) with an address */
+	LAT_TC_STAT_CONNECT_DENIED,
+	LAT_TC_STAT_SOCKET_DENIED,   /* socket(2) */
+	LAT_TC_STAT_UNIX_DENIED,     /* connect(2) to a unix socket */
 	LAT_TC_STAT_COUNT
 };
 
@@ -214,6 +232,32 @@ struct lat_tc_constants {
 	__u32 event_rate; /* events a second of one rule on one CPU, 0: no limit */
 	__u32 tick_ns;
 	__u32 shared;     /* several CPUs use one stripe of counters */
+	/* of a cgroup */
+	__u32 bind;       /* device, 0: any */
+	__u64 group;      /* its id */
+	__u32 unused;
+	__u32 dns_port;   /* network order; 0: none */
+	char bind_name[16];
+};
+
+/* Whose socket it is: the value of `sockets`, which every socket of the cgroup has from its making. */
+struct lat_tc_who {
+	__u32 pid, uid;
+	char comm[16];
+};
+
+/* `answers`: what was said when a rule (or a handler) asked. */
+struct lat_tc_answer_key {
+	__u8 remote[16];
+	__u32 pid;    /* 0: of every process */
+	__u16 port;   /* host order, 0 without ports */
+	__u8 proto;
+	__u8 unused;
+};
+struct lat_tc_answer_value {
+	__u64 until_ns;   /* CLOCK_MONOTONIC */
+	__u32 generation; /* which asked: of no other it is an answer */
+	__u32 action;     /* enum lat_action */
 };
 
 /* A test run whose skb has this mark and cb[0] is a question: nothing is counted, kept or told, open flows are not looked
@@ -224,6 +268,7 @@ _Static_assert(sizeof(struct lat_tc_prefix) == 24, "ABI");
 _Static_assert(sizeof(struct lat_tc_node) == LAT_TC_ROW, "ABI");
 _Static_assert(sizeof(struct lat_tc_meta) == LAT_TC_ROW, "ABI");
 _Static_assert(sizeof(struct lat_tc_rule) * 2 == LAT_TC_ROW, "ABI");
+_Static_assert(sizeof(struct lat_tc_host) * 4 == LAT_TC_ROW, "ABI");
 _Static_assert(sizeof(struct lat_tc_segment) * 4 == LAT_TC_ROW, "ABI");
 _Static_assert(sizeof(struct lat_tc_count) == LAT_TC_ROW, "ABI");
 _Static_assert(sizeof(struct lat_tc_box) == 12, "ABI");
@@ -234,5 +279,9 @@ _Static_assert(sizeof(struct lat_tc_flow) == 72, "ABI");
 _Static_assert(sizeof(struct lat_tc_fragment) == 44, "ABI");
 _Static_assert(sizeof(struct lat_tc_fragmented) == 56, "ABI");
 _Static_assert(sizeof(struct lat_tc_config) == 24, "ABI");
+_Static_assert(sizeof(struct lat_tc_who) == 24, "ABI");
+_Static_assert(sizeof(struct lat_tc_answer_key) == 24, "ABI");
+_Static_assert(sizeof(struct lat_tc_answer_value) == 16, "ABI");
+_Static_assert(sizeof(struct lat_tc_constants) == 64, "ABI");
 
 #endif

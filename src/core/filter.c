@@ -12,7 +12,7 @@ int lat_filter_open(const struct lat_tc_options *options, const char *const *dev
 	size_t used = 0;
 
 	say[0] = '\0';
-	if (count == 0 || count > LAT_FILTER_DEVICES)
+	if (count == 0 || count > LAT_FILTER_DEVICES || (options->cgroup.path && count != 1))
 		return -EINVAL;
 	filter = calloc(1, sizeof(*filter));
 	if (!filter)
@@ -31,7 +31,7 @@ int lat_filter_open(const struct lat_tc_options *options, const char *const *dev
 					lat_tc_status(filter->tc[k], &status) == 0 && status.adopted);
 			}
 			free(filter);
-			snprintf(say, LAT_TC_SAY, "%.15s%s%.1000s", devices[i], one[0] ? ": " : "", one);
+			snprintf(say, LAT_TC_SAY, "%.15s%s%.1000s", devices[i], devices[i][0] && one[0] ? ": " : "", one);
 			return r;
 		}
 		filter->count++;
@@ -107,6 +107,7 @@ int lat_filter_apply(struct lat_filter *filter, const struct lat_policy *policy,
 		.keep_established = policy->spec.keep_established, .rules = policy->spec.rules,
 		.rule_count = policy->spec.rule_count, .entries = policy->spec.entries,
 		.entry_count = policy->spec.entry_count, .tables = policy->tables,
+		.asks = policy->spec.has_connect, .hosts = policy->spec.host_ports, .host_count = policy->spec.host_port_count,
 	};
 	lat_autofree struct lat_addr *addrs = NULL;
 	lat_autofree struct lat_tc_pin *values = NULL;

@@ -19,7 +19,7 @@ struct lat_filter_pin {
 	size_t name_count;
 };
 
-/* options->device is not looked at. say: a sentence for each device. After a failure nothing is left of a device that was
+/* options->device is not looked at; of a cgroup there is one, and its device is "". say: a sentence for each device. After a failure nothing is left of a device that was
  * not there before; adopted ones stay as they were. */
 int lat_filter_open(const struct lat_tc_options *options, const char *const *devices, size_t count,
 	struct lat_filter **out, char say[LAT_TC_SAY]);

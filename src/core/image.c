@@ -108,14 +108,26 @@ static void fill_rules(const struct lat_image_spec *spec, struct lat_tc_rule *ou
 		const struct lat_rule *r = &spec->rules[i];
 
 		out[i + 1] = (struct lat_tc_rule){
-			.action = r->action, .log = r->log || r->action == LAT_ACTION_AUDIT, .rate = r->rate };
+			.action = r->action, .log = r->log || r->action == LAT_ACTION_AUDIT, .err = r->err, .rate = r->rate };
 	}
+}
+
+/* More than fit are not known to the programs, and closed. */
+static uint16_t host_count(const struct lat_image_spec *spec)
+{
+	return (uint16_t)(spec->host_count < LAT_TC_HOST_MOST ? spec->host_count : LAT_TC_HOST_MOST);
+}
+
+static void fill_hosts(const struct lat_image_spec *spec, struct lat_tc_host *out)
+{
+	for (size_t i = 0; i < host_count(spec); i++)
+		out[i] = (struct lat_tc_host){ .lo = spec->hosts[i].lo, .hi = spec->hosts[i].hi, .proto = spec->hosts[i].proto };
 }
 
 static int fill(struct draft *d, const struct lat_image_spec *spec, struct lat_tc_image *image)
 {
 	const struct lat_tables *t = d->t;
-	uint64_t rule_rows = spec->rule_count / 2 + 1, rows;
+	uint64_t rule_rows = spec->rule_count / 2 + 1, rows, hosts_at;
 	int r;
 
 	d->parents_at = (uint32_t)(1 + rule_rows);
@@ -123,7 +135,8 @@ static int fill(struct draft *d, const struct lat_image_spec *spec, struct lat_t
 	if (r < 0)
 		return r;
 	d->segments_at = d->parents_at + d->parent_count;
-	rows = d->segments_at + d->segment_count / 4 + 1;
+	hosts_at = d->segments_at + d->segment_count / 4 + 1;
+	rows = hosts_at + host_count(spec) / 4 + 1;
 	if (rows > MOST_ROWS)
 		return -E2BIG;
 	image->rows = calloc(rows, LAT_TC_ROW);
@@ -137,7 +150,11 @@ static int fill(struct draft *d, const struct lat_image_spec *spec, struct lat_t
 	image->rule_count = (uint32_t)spec->rule_count;
 	image->rules_at = 1;
 	image->keep = spec->keep_established;
+	image->asks = spec->asks;
+	image->hosts_at = (uint32_t)hosts_at;
+	image->hosts = host_count(spec);
 	fill_rules(spec, (struct lat_tc_rule *)(image->rows + LAT_TC_ROW));
+	fill_hosts(spec, (struct lat_tc_host *)(image->rows + hosts_at * LAT_TC_ROW));
 	for (size_t i = 1; i < t->node_count; i++) {
 		struct lat_tc_node node;
 

@@ -10,6 +10,10 @@ struct lat_image_spec {
 	uint32_t generation;
 	uint8_t default_action;
 	uint8_t keep_established;
+	uint8_t asks;                        /* handlers decide what no rule does */
+	const struct lat_host_port *hosts;   /* ports of the host's loopback that rules may open to a cgroup; those
+	                                      * beyond LAT_TC_HOST_MOST stay closed */
+	size_t host_count;
 	const struct lat_rule *rules;
 	size_t rule_count;
 	const struct lat_entry *entries;

@@ -219,6 +219,11 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 	r.rule = e->rule;
 	r.generation = e->generation;
 	lat_event_flow(e, &r.flow);
+	if (e->pid) { /* its program may have ended since: by the name of its thread */
+		r.who.pid = (pid_t)e->pid;
+		r.who.uid = e->uid;
+		snprintf(r.who.exe, sizeof(r.who.exe), "%.*s", (int)sizeof(e->comm), e->comm);
+	}
 	if (e->kind == LAT_EVENT_CLOSE) {
 		r.bytes_out = e->bytes_out;
 		r.bytes_in = e->bytes_in;

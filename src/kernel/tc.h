@@ -25,7 +25,9 @@ struct lat_tc_image {
 	size_t prefix_count;
 	unsigned char *rows;       /* row 0 is left to be filled */
 	uint32_t row_count, rules_at, rule_count, generation;
-	uint8_t keep;
+	uint32_t hosts_at;
+	uint16_t hosts;
+	uint8_t keep, asks;
 };
 
 /* Instead of a device, the sockets of a cgroup (v2): the programs of cgroup.bpf.c hang on the group and live as long as it, without
@@ -74,6 +76,15 @@ int lat_tc_flip_back(struct lat_tc *tc);
 void lat_tc_settle(struct lat_tc *tc);
 /* The temporary rules, whole list, in order; -E2BIG beyond LAT_TC_OVERLAY_MOST. */
 int lat_tc_overlay(struct lat_tc *tc, const struct lat_tc_temp *temps, size_t count);
+
+/* ---- answers, of a cgroup: where the tables say ask, or handlers decide what no rule does ---- */
+
+/* The process (0: all of the group) may, or may not, talk to remote (port 0 where there are none) for so long, as far as the
+ * generation in force asks. -ENOENT: none is in force. */
+int lat_tc_answer(struct lat_tc *tc, const struct lat_addr *remote, uint8_t proto, uint16_t port, uint32_t pid, bool allow,
+	uint64_t for_ns);
+/* Forgets them all. Flows that are open go on. */
+int lat_tc_answers_clear(struct lat_tc *tc);
 
 /* ---- looking ---- */
 

@@ -67,7 +67,7 @@ end
 local modes = {}
 
 -- Those that this build has code for.
-M.built = { user = true, preload = true }
+M.built = { user = true, kernel = true, preload = true }
 
 function modes.kernel(host)
   if host.edition ~= "pro" then

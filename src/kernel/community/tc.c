@@ -71,6 +71,17 @@ int lat_tc_flows(struct lat_tc *tc, struct lat_tc_key *keys, struct lat_tc_flow 
 	return -LAT_EPRO;
 }
 
+int lat_tc_answer(struct lat_tc *tc, const struct lat_addr *remote, uint8_t proto, uint16_t port, uint32_t pid, bool allow,
+	uint64_t for_ns)
+{
+	return -LAT_EPRO;
+}
+
+int lat_tc_answers_clear(struct lat_tc *tc)
+{
+	return -LAT_EPRO;
+}
+
 int lat_tc_hooked(const struct lat_tc *tc)
 {
 	return -LAT_EPRO;

@@ -16,7 +16,6 @@
 #include <sys/socket.h>
 #include <time.h>
 
-#define FLOWS 262144u
 #define MOST_STRIPES 64u
 
 const char *const lat_tc_map_names[TC_MAPS] = {
@@ -50,13 +49,13 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 
 /* ---- loading ---- */
 
-static int open_object(struct bpf_object **out)
+static int open_object(const char *name, struct bpf_object **out)
 {
 	const struct lat_bpf_object *o = lat_bpf_objects;
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "lat_tc");
 	struct bpf_object *object;
 
-	while (o->name && strcmp(o->name, "tc") != 0)
+	while (o->name && strcmp(o->name, name) != 0)
 		o++;
 	if (!o->name)
 		return -ENOENT;
@@ -72,23 +71,37 @@ static int set_constants(struct lat_tc *tc, uint32_t event_rate)
 {
 	struct bpf_map *map;
 	struct timespec tick;
-	const struct lat_tc_constants constants = {
+	struct lat_tc_constants constants = {
 		.ether = tc->ether, .stripe_mask = tc->config.stripes - 1, .ask_mark = tc->ask_mark,
 		.ask_word = tc->ask_word, .event_rate = event_rate,
 		.tick_ns = clock_getres(CLOCK_MONOTONIC_COARSE, &tick) == 0 ? (uint32_t)tick.tv_nsec : 10000000,
-		.shared = libbpf_num_possible_cpus() > (int)tc->config.stripes,
+		.shared = libbpf_num_possible_cpus() > (int)tc->config.stripes, .bind = tc->group.bind,
+		.group = tc->group.id, .dns_port = htons(tc->group.dns_port),
 	};
 
+	memcpy(constants.bind_name, tc->group.bind_name, sizeof(constants.bind_name));
 	bpf_object__for_each_map(map, tc->object)
 		if (strstr(bpf_map__name(map), ".rodata.tc"))
 			return bpf_map__set_initial_value(map, &constants, sizeof(constants));
 	return -ENOENT;
 }
 
-static int load(struct lat_tc *tc, const struct lat_tc_options *options)
+/* The one program that older kernels do not know: taken where it is asked for. */
+static int choose_unix(struct lat_tc *tc)
+{
+	struct bpf_program *program = bpf_object__find_program_by_name(tc->object, "lat_cg_unix");
+	int r;
+
+	if (!program)
+		return 0;
+	r = bpf_program__set_expected_attach_type(program, (enum bpf_attach_type)TC_CGROUP_UNIX_CONNECT);
+	return r < 0 ? r : bpf_program__set_autoload(program, tc->group.no_unix);
+}
+
+int lat_tc_load(struct lat_tc *tc, const struct lat_tc_options *options, const char *object, const char *const programs[TC_DIRS])
 {
 	struct bpf_map *flows;
-	int r = open_object(&tc->object);
+	int r = open_object(object, &tc->object);
 
 	if (r < 0)
 		return r;
@@ -96,8 +109,10 @@ static int load(struct lat_tc *tc, const struct lat_tc_options *options)
 	flows = bpf_object__find_map_by_name(tc->object, "lat_flows");
 	if (r == 0 && !flows)
 		r = -ENOENT;
-	if (r == 0 && tc->maps[TC_FLOWS] < 0)
-		r = bpf_map__set_max_entries(flows, options->flows ? options->flows : FLOWS);
+	if (r == 0 && tc->maps[TC_FLOWS] < 0 && options->flows)
+		r = bpf_map__set_max_entries(flows, options->flows);
+	if (r == 0)
+		r = choose_unix(tc);
 	for (int i = 0; r == 0 && i < TC_MAPS; i++)
 		if (tc->maps[i] >= 0)
 			r = bpf_map__reuse_fd(bpf_object__find_map_by_name(tc->object, lat_tc_map_names[i]),
@@ -111,11 +126,16 @@ static int load(struct lat_tc *tc, const struct lat_tc_options *options)
 			r = -errno;
 	}
 	for (int i = 0; r == 0 && i < TC_DIRS; i++)
-		tc->progs[i] = bpf_program__fd(bpf_object__find_program_by_name(tc->object, prog_names[i]));
+		tc->progs[i] = bpf_program__fd(bpf_object__find_program_by_name(tc->object, programs[i]));
 	return r;
 }
 
-static uint32_t stripes(void)
+static int load(struct lat_tc *tc, const struct lat_tc_options *options)
+{
+	return lat_tc_load(tc, options, "tc", prog_names);
+}
+
+uint32_t lat_tc_stripes(void)
 {
 	int cpus = libbpf_num_possible_cpus();
 	uint32_t n = 1;
@@ -220,7 +240,7 @@ static struct lat_tc *new_tc(char *say)
 	if (!tc)
 		return NULL;
 	tc->say = say;
-	tc->lock = -1;
+	tc->lock = tc->group.fd = tc->group.answers = -1;
 	for (int i = 0; i < TC_MAPS; i++)
 		tc->maps[i] = -1;
 	for (int i = 0; i < TC_DIRS; i++)
@@ -238,11 +258,25 @@ static int write_config(struct lat_tc *tc)
 	return bpf_map_update_elem(tc->maps[TC_CONFIG], &zero, &tc->config, BPF_ANY) < 0 ? -errno : 0;
 }
 
+/* A word that a question is known by. */
+static int draw_words(struct lat_tc *tc)
+{
+	if (getrandom(&tc->ask_mark, 4, 0) != 4 || getrandom(&tc->ask_word, 4, 0) != 4)
+		return -EIO;
+	tc->ask_mark |= 1; /* 0 is nobody */
+	return 0;
+}
+
 static int start(struct lat_tc *tc, const struct lat_tc_options *options)
 {
 	uint64_t netns;
-	int r = find_link(tc);
+	int r = draw_words(tc);
 
+	if (r < 0)
+		return r;
+	if (options->cgroup.path)
+		return lat_tc_group_start(tc, options);
+	r = find_link(tc);
 	if (r < 0) {
 		lat_tc_say(tc, "there is no device %s", tc->device);
 		return r;
@@ -258,7 +292,7 @@ static int start(struct lat_tc *tc, const struct lat_tc_options *options)
 	if (!tc->adopted || tc->deferred) {
 		struct lat_tc_config old = tc->config;
 
-		tc->config = (struct lat_tc_config){ .abi = LAT_TC_ABI, .ifindex = tc->ifindex, .stripes = stripes() };
+		tc->config = (struct lat_tc_config){ .abi = LAT_TC_ABI, .ifindex = tc->ifindex, .stripes = lat_tc_stripes() };
 		if (tc->deferred) {
 			tc->config.tcx = old.tcx;
 			tc->config.made_qdisc = old.made_qdisc;
@@ -268,9 +302,6 @@ static int start(struct lat_tc *tc, const struct lat_tc_options *options)
 			return r;
 		tc->config.netns = netns;
 	}
-	if (getrandom(&tc->ask_mark, 4, 0) != 4 || getrandom(&tc->ask_word, 4, 0) != 4)
-		return -EIO;
-	tc->ask_mark |= 1; /* 0 is nobody */
 	r = load(tc, options);
 	if (r < 0) {
 		lat_tc_say(tc, "the kernel did not take the programs: %s", strerror(-r));
@@ -301,6 +332,8 @@ static void release(struct lat_tc *tc)
 	close_maps(tc);
 	bpf_object__close(tc->object);
 	lat_close(&tc->lock);
+	lat_close(&tc->group.fd);
+	lat_close(&tc->group.answers);
 	pthread_mutex_destroy(&tc->mutex);
 	free(tc);
 }
@@ -312,16 +345,17 @@ int lat_tc_open(const struct lat_tc_options *options, struct lat_tc **out, char 
 
 	if (say)
 		say[0] = '\0';
-	if (strlen(options->device) >= sizeof(tc->device))
+	if (!options->cgroup.path && strlen(options->device) >= sizeof(tc->device))
 		return -ENODEV;
 	tc = new_tc(say);
 	if (!tc)
 		return -ENOMEM;
-	strcpy(tc->device, options->device);
+	if (!options->cgroup.path)
+		strcpy(tc->device, options->device);
 	r = start(tc, options);
 	tc->say = NULL;
 	if (r < 0) {
-		if (!tc->adopted && tc->lock >= 0 && r != -EEXIST)
+		if (!tc->adopted && (tc->lock >= 0 || tc->group.fd >= 0) && r != -EEXIST)
 			lat_tc_close(tc, false);
 		else
 			release(tc);
@@ -335,7 +369,9 @@ void lat_tc_close(struct lat_tc *tc, bool keep)
 {
 	if (!tc)
 		return;
-	if (!keep) {
+	if (!keep && tc->group.fd >= 0) {
+		lat_tc_group_detach(tc);
+	} else if (!keep) {
 		lat_tc_detach(tc);
 		lat_tc_unpin_all(tc);
 		lat_tc_dir_remove(tc);

@@ -96,7 +96,8 @@ static int make_data(struct lat_tc *tc, const struct lat_tc_image *image, struct
 	uint64_t rows = image->row_count + ((uint64_t)image->rule_count + 1) * tc->config.stripes;
 	struct lat_tc_meta meta = {
 		.generation = image->generation, .rule_count = image->rule_count, .rules_at = image->rules_at,
-		.counts_at = image->row_count, .stripes = tc->config.stripes, .keep = image->keep, .rows = (uint32_t)rows,
+		.counts_at = image->row_count, .stripes = tc->config.stripes, .keep = image->keep,
+		.asks = image->asks, .hosts = image->hosts, .hosts_at = image->hosts_at, .rows = (uint32_t)rows,
 	};
 	lat_autoclose int fd = -1;
 	unsigned char *mapped;

@@ -247,6 +247,8 @@ int lat_tc_replace(struct lat_tc *tc)
 
 int lat_tc_hooked(const struct lat_tc *tc)
 {
+	if (tc->group.fd >= 0)
+		return lat_tc_group_hooked(tc);
 	for (int dir = 0; dir < TC_DIRS; dir++) {
 		struct bpf_prog_info info = { 0 };
 		uint32_t size = sizeof(info), id;

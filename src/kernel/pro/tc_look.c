@@ -146,11 +146,11 @@ static int cut_one(struct lat_tc *tc, const struct lat_tc_key *key, struct lat_t
 	struct lat_tc_answer answer;
 	int r;
 
-	if (!passes(flow->action))
+	if (!passes(flow->action) || (flow->state & LAT_TC_INSIDE))
 		return 0;
 	question_of(key, flow, &question);
 	r = lat_tc_ask(tc, &question, &answer);
-	if (r < 0 || answer.passes)
+	if (r < 0 || answer.passes || answer.action == 3) /* ask: what was answered stays */
 		return r < 0 ? r : 0;
 	flow->action = answer.action;
 	flow->rule = answer.rule;
@@ -253,7 +253,7 @@ static int test_run(struct lat_tc *tc, uint8_t dir, struct bpf_test_run_opts *op
 	}
 	if (bpf_prog_test_run_opts(tc->progs[dir & 1], opts) < 0)
 		return -errno;
-	*passed = (int)opts->retval == -1;
+	*passed = (int)opts->retval == (tc->group.fd >= 0 ? 1 : -1);
 	return 0;
 }
 
@@ -316,6 +316,9 @@ const char *lat_tc_stat_name(enum lat_tc_stat stat)
 		[LAT_TC_STAT_NO_POLICY] = "no_policy", [LAT_TC_STAT_NEIGHBOUR] = "neighbour",
 		[LAT_TC_STAT_RELATED] = "related", [LAT_TC_STAT_FLOWS] = "flows", [LAT_TC_STAT_EVENTS] = "events",
 		[LAT_TC_STAT_HELD] = "events_held", [LAT_TC_STAT_FULL] = "events_lost", [LAT_TC_STAT_RATE] = "rate",
+		[LAT_TC_STAT_DEVICE] = "device", [LAT_TC_STAT_INSIDE] = "inside", [LAT_TC_STAT_ANSWERED] = "answered",
+		[LAT_TC_STAT_CONNECT_ALLOWED] = "connect_allowed", [LAT_TC_STAT_CONNECT_DENIED] = "connect_denied",
+		[LAT_TC_STAT_SOCKET_DENIED] = "socket_denied", [LAT_TC_STAT_UNIX_DENIED] = "unix_denied",
 	};
 
 	return (unsigned)stat < LAT_TC_STAT_COUNT ? names[stat] : "unknown";

@@ -8,6 +8,8 @@
 
 enum { TC_OUT, TC_IN, TC_DIRS };
 
+#define TC_CGROUP_UNIX_CONNECT 49 /* enum bpf_attach_type of 6.7; Debian 12's header ends before it */
+
 enum tc_map {
 	TC_LIVE, TC_LPM_SLOTS, TC_DATA_SLOTS, TC_OVERLAYS, TC_PINS, TC_FLOWS, TC_FRAGMENTS, TC_STATS, TC_TOLD, TC_EVENTS,
 	TC_CONFIG, TC_MAPS
@@ -20,7 +22,19 @@ struct tc_slot {
 	uint32_t rows;
 };
 
+/* What the programs of a cgroup have beside. */
+struct tc_group {
+	int fd;                /* its directory; -1: these are of a device */
+	uint64_t id;           /* bpf_get_current_cgroup_id of its tasks */
+	uint32_t bind;
+	char bind_name[16];
+	uint16_t dns_port;
+	bool no_unix;
+	int answers;           /* map */
+};
+
 struct lat_tc {
+	struct tc_group group;
 	char device[16], path[256];
 	uint32_t ifindex;
 	int lock;              /* the directory, locked */
@@ -48,6 +62,15 @@ void lat_tc_say(struct lat_tc *tc, const char *format, ...) __attribute__((forma
 
 /* tc.c: removes what a dead one left for one device. */
 int lat_tc_forget(const char *pins, const char *device, char *say);
+
+/* tc.c: loads the object of that name (tc, cgroup) with the two packet programs named. */
+int lat_tc_load(struct lat_tc *tc, const struct lat_tc_options *options, const char *object, const char *const programs[TC_DIRS]);
+uint32_t lat_tc_stripes(void);
+
+/* tc_cgroup.c: the programs of a cgroup. */
+int lat_tc_group_start(struct lat_tc *tc, const struct lat_tc_options *options);
+int lat_tc_group_hooked(const struct lat_tc *tc);
+void lat_tc_group_detach(struct lat_tc *tc);
 
 /* tc_pins.c: the directory. */
 int lat_tc_dir_open(struct lat_tc *tc, const char *pins);
