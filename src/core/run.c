@@ -303,6 +303,7 @@ static void tear_down(struct lat_run *run)
 		lat_flows_free(run->flows);
 	if (run->connects)
 		lat_connects_free(run->connects);
+	run->connects = NULL; /* what is still told below has nobody to ask */
 	lat_sandbox_close(&run->sandbox);
 	lat_run_limits_end(run);
 	if (run->mode->end)

@@ -55,7 +55,8 @@ static void recall(struct lat_wall *w, struct lat_record *r)
 
 static void identify(const struct lat_wall *w, const struct lat_record *r, struct lat_identity *who)
 {
-	lat_connects_identify(w->run->connects, &r->flow, who);
+	if (w->run->connects)
+		lat_connects_identify(w->run->connects, &r->flow, who);
 }
 
 /* ---- records ---- */
