@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -333,6 +334,77 @@ static void the_keeper_holds_no_descriptor_but_its_own(void **state)
 	assert_int_equal(kill(keeper, 0), -1);
 }
 
+/* Directories of groups of this test below any hierarchy. */
+static unsigned count_groups(void)
+{
+	static const char *const tops[] = { "", "/unified", "/pids", "/memory", "/cpu", "/cpuacct", "/blkio", "/freezer" };
+	unsigned n = 0;
+
+	for (size_t i = 0; i < sizeof(tops) / sizeof(tops[0]); i++) {
+		char path[128];
+		struct dirent *e;
+		DIR *d;
+
+		snprintf(path, sizeof(path), "/sys/fs/cgroup%s/lattice", tops[i]);
+		d = opendir(path);
+		while (d && (e = readdir(d)) != NULL)
+			n += strncmp(e->d_name, unit_name, strlen(unit_name)) == 0;
+		if (d)
+			closedir(d);
+	}
+	return n;
+}
+
+/* Makes a group with a member and closes it; killed at its stop number `steps`. False: it came to its end. */
+static bool die_at(int steps)
+{
+	struct lat_cgroup_options o = { .name = unit_name, .unique = true, .limits = { .pids = 20 } };
+	pid_t pid = fork();
+	int status = 0;
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct lat_cgroup *g = NULL;
+
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0 || raise(SIGSTOP))
+			_exit(2);
+		if (lat_cgroup_make(&o, &g, say) < 0)
+			_exit(1);
+		lat_cgroup_close(g);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	while (WIFSTOPPED(status) && steps-- > 0) {
+		int sig = WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == SIGSTOP ? 0 : WSTOPSIG(status);
+
+		ptrace(PTRACE_SYSCALL, pid, NULL, (void *)(intptr_t)sig);
+		waitpid(pid, &status, 0);
+	}
+	if (WIFEXITED(status)) {
+		assert_int_equal(WEXITSTATUS(status), 0);
+		return false;
+	}
+	assert_true(WIFSTOPPED(status));
+	kill(pid, SIGKILL);
+	wait_for(pid);
+	return true;
+}
+
+/* Before and after each system call of a group's life. What has no keeper yet is the next maker's to remove. */
+static void a_maker_that_dies_at_any_step_leaves_nothing(void **state)
+{
+	int steps = 0;
+
+	(void)state;
+	lat_cgroup_close(make((struct lat_cgroup_options){ .limits = { .pids = 20 } }));
+	while (die_at(steps))
+		steps++;
+	print_message("%d steps\n", steps);
+	assert_true(steps > 50);
+	lat_cgroup_close(make((struct lat_cgroup_options){ .unique = true, .limits = { .pids = 20 } }));
+	EVENTUALLY(count_groups() == 0);
+}
+
 static void twenty_at_once_do_not_clash(void **state)
 {
 	pid_t pid[20];
@@ -370,6 +442,7 @@ int main(void)
 		cmocka_unit_test(a_killed_maker_leaves_nothing),
 		cmocka_unit_test(what_a_killed_keeper_left_is_swept_by_the_next),
 		cmocka_unit_test(the_keeper_holds_no_descriptor_but_its_own),
+		cmocka_unit_test(a_maker_that_dies_at_any_step_leaves_nothing),
 		cmocka_unit_test(twenty_at_once_do_not_clash),
 	};
 
