@@ -83,6 +83,40 @@ static void take_texts(lua_State *L, struct lat_tc_job *j, const char *first)
 	}
 }
 
+/* The group of cgroup = { path, bind, dns_port, no_unix }, the table at `index`, into the job. */
+static void take_group(lua_State *L, struct lat_tc_job *j, int index)
+{
+	struct lat_tc_cgroup *group = &j->options.cgroup;
+	const char *path = field_text(L, index, "path"), *bind = NULL;
+	uint32_t port = field_number(L, index, "dns_port");
+	char *at;
+
+	luaL_argcheck(L, port <= UINT16_MAX, 1, "'dns_port' is no port");
+	if (lua_getfield(L, index, "bind") != LUA_TNIL)
+		bind = luaL_checkstring(L, -1);
+	lua_pop(L, 1); /* the table keeps it */
+	j->text = malloc(strlen(path) + (bind ? strlen(bind) : 0) + 2);
+	j->list = calloc(1, sizeof(*j->list));
+	if (!j->text || !j->list)
+		luaL_error(L, "out of memory");
+	at = stpcpy(j->text, path) + 1;
+	group->path = j->text;
+	group->bind = bind ? strcpy(at, bind) : NULL;
+	group->dns_port = (uint16_t)port;
+	group->no_unix = field_bool(L, index, "no_unix");
+	j->list[j->count++] = "";
+}
+
+static void take_devices(lua_State *L, struct lat_tc_job *j)
+{
+	lua_getfield(L, 1, "devices");
+	luaL_argcheck(L, lua_istable(L, -1), 1, "'devices' is no list of names");
+	take_texts(L, j, field_text(L, 1, "pins"));
+	lua_pop(L, 1);
+	luaL_argcheck(L, j->count >= 1 && j->count <= LAT_FILTER_DEVICES, 1, "'devices' are not 1 to 64");
+	j->options.pins = j->text;
+}
+
 static int l_open(lua_State *L)
 {
 	struct lat_tc_job *j;
@@ -91,13 +125,12 @@ static int l_open(lua_State *L)
 	luaL_checktype(L, 2, LUA_TFUNCTION);
 	lua_settop(L, 2);
 	lat_tc_engine_new(L);
-	j = lat_tc_job_new(L, "guard a device by tc programs");
-	lua_getfield(L, 1, "devices");
-	luaL_argcheck(L, lua_istable(L, -1), 1, "'devices' is no list of names");
-	take_texts(L, j, field_text(L, 1, "pins"));
-	lua_pop(L, 1);
-	luaL_argcheck(L, j->count >= 1 && j->count <= LAT_FILTER_DEVICES, 1, "'devices' are not 1 to 64");
-	j->options.pins = j->text;
+	j = lat_tc_job_new(L, "guard by programs");
+	if (lua_getfield(L, 1, "cgroup") == LUA_TTABLE)
+		take_group(L, j, lua_gettop(L));
+	else
+		take_devices(L, j);
+	lua_settop(L, 4);
 	j->options.adopt = field_bool(L, 1, "adopt");
 	j->options.no_tcx = field_bool(L, 1, "no_tcx");
 	j->options.flows = field_number(L, 1, "flows");
@@ -105,6 +138,45 @@ static int l_open(lua_State *L)
 	j->run = run_open;
 	j->push = push_open;
 	return lat_tc_job_submit(L, 3, 4, 2);
+}
+
+/* answer(flow, allow, seconds) */
+static int l_answer(lua_State *L)
+{
+	struct lat_tc_engine *e = lat_tc_engine_check(L);
+	lua_Number seconds = luaL_checknumber(L, 4);
+	struct lat_addr remote;
+	uint32_t proto, port, pid;
+	int r = 0;
+
+	luaL_checktype(L, 2, LUA_TTABLE);
+	luaL_checktype(L, 3, LUA_TBOOLEAN);
+	luaL_argcheck(L, seconds > 0 && seconds <= 1e9, 4, "seconds above 0 expected");
+	lat_lua_check_addr(L, 2, field_text(L, 2, "addr"), &remote);
+	proto = field_number(L, 2, "proto");
+	port = field_number(L, 2, "port");
+	pid = field_number(L, 2, "pid");
+	luaL_argcheck(L, proto <= UINT8_MAX && port <= UINT16_MAX, 2, "a protocol and a port expected");
+	for (size_t i = 0; r == 0 && i < e->filter->count; i++)
+		r = lat_tc_answer(e->filter->tc[i], &remote, (uint8_t)proto, (uint16_t)port, pid, lua_toboolean(L, 3),
+			(uint64_t)(seconds * 1e9));
+	if (r < 0)
+		return lat_push_errno(L, r, "keep an answer");
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+static int l_forget(lua_State *L)
+{
+	struct lat_tc_engine *e = lat_tc_engine_check(L);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < e->filter->count; i++)
+		r = lat_tc_answers_clear(e->filter->tc[i]);
+	if (r < 0)
+		return lat_push_errno(L, r, "forget answers");
+	lua_pushboolean(L, true);
+	return 1;
 }
 
 static void run_close(struct lat_tc_job *j)
@@ -395,6 +467,11 @@ static const struct lat_api_function methods[] = {
 		"Whether the programs are on their hooks; false: somebody took one off." },
 	{ "rings", lat_tc_l_rings, "", "integer[]?, string? error, string? code",
 		"Descriptors of the event rings, one a device; they are the caller's." },
+	{ "answer", l_answer,
+		"flow: { addr: string, proto: integer, port?: integer, pid?: integer }, allow: boolean, seconds: number",
+		"boolean?, string? error, string? code",
+		"Of a cgroup, where rules ask: what was answered, for one process (pid 0: all) and so long." },
+	{ "forget", l_forget, "", "boolean?, string? error, string? code", "Of a cgroup: forget what was answered." },
 	{ "finish", l_close_filter, "keep: boolean, done: fun(ok: true?)", "",
 		"End it; keep leaves all in force, else every trace is removed." },
 	{ 0 },
@@ -403,8 +480,12 @@ static const struct lat_api_function methods[] = {
 static const struct lat_api_class classes[] = {
 	{ "lattice.tc.Filter", "The programs on some devices. One that is only closed leaves all in force.", &lat_tc_engine_type,
 		methods, NULL },
-	{ "lattice.tc.Options", "Where and how.", NULL, NULL,
-		"devices: string[], pins: string, adopt?: boolean, no_tcx?: boolean, flows?: integer, event_rate?: integer" },
+	{ "lattice.tc.Options", "Where and how: devices and pins, or a cgroup.", NULL, NULL,
+		"devices?: string[], pins?: string, adopt?: boolean, no_tcx?: boolean, cgroup?: lattice.tc.Group, flows?: integer, "
+		"event_rate?: integer" },
+	{ "lattice.tc.Group",
+		"The sockets of a cgroup (v2): bound to a device, 127.0.0.53 led to a resolver, no unix socket connected (Linux 6.7).",
+		NULL, NULL, "path: string, bind?: string, dns_port?: integer, no_unix?: boolean" },
 	{ "lattice.tc.Pin", "An address and the names it was given for.", NULL, NULL, "addr: string, names: string[]" },
 	{ "lattice.tc.Temporary", "A temporary rule.", NULL, NULL,
 		"id: integer, action: string, log?: boolean, entries: lattice.policies.Entry[]" },
@@ -414,7 +495,7 @@ static const struct lat_api_class classes[] = {
 	{ "lattice.tc.Answer", "A verdict; rule 0 is the default, why what the packet was counted as.", NULL, NULL,
 		"verdict: \"allow\"|\"deny\", action: string, rule: integer, temporary: boolean, generation: integer, why: string" },
 	{ "lattice.tc.Status", "One device; packets by what became of them.", NULL, NULL,
-		"device: string, hook: \"tcx\"|\"clsact\", pins: string, ifindex: integer, generation: integer, rules: integer, "
+		"device: string, hook: \"tcx\"|\"clsact\"|\"cgroup\", pins: string, ifindex: integer, generation: integer, rules: integer, "
 		"rows: integer, adopted: boolean, packets: table<string, integer>" },
 	{ 0 },
 };

@@ -187,7 +187,7 @@ int lat_tc_l_status(lua_State *L)
 			return lat_push_errno(L, r, "read the state of a device");
 		lua_createtable(L, 0, 10);
 		set_text(L, "device", s.device);
-		set_text(L, "hook", s.tcx ? "tcx" : "clsact");
+		set_text(L, "hook", !s.device[0] ? "cgroup" : s.tcx ? "tcx" : "clsact");
 		set_text(L, "pins", s.path);
 		set_integer(L, "ifindex", s.ifindex);
 		set_integer(L, "generation", s.generation);

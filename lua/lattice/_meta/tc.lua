@@ -69,6 +69,21 @@ function Filter:hooked() end
 ---@return string? code
 function Filter:rings() end
 
+--- Of a cgroup, where rules ask: what was answered, for one process (pid 0: all) and so long.
+---@param flow { addr: string, proto: integer, port?: integer, pid?: integer }
+---@param allow boolean
+---@param seconds number
+---@return boolean?
+---@return string? error
+---@return string? code
+function Filter:answer(flow, allow, seconds) end
+
+--- Of a cgroup: forget what was answered.
+---@return boolean?
+---@return string? error
+---@return string? code
+function Filter:forget() end
+
 --- End it; keep leaves all in force, else every trace is removed.
 ---@param keep boolean
 ---@param done fun(ok: true?)
@@ -77,14 +92,22 @@ function Filter:finish(keep, done) end
 --- End it; a second time does nothing.
 function Filter:close() end
 
---- Where and how.
+--- Where and how: devices and pins, or a cgroup.
 ---@class lattice.tc.Options
----@field devices string[]
----@field pins string
+---@field devices? string[]
+---@field pins? string
 ---@field adopt? boolean
 ---@field no_tcx? boolean
+---@field cgroup? lattice.tc.Group
 ---@field flows? integer
 ---@field event_rate? integer
+
+--- The sockets of a cgroup (v2): bound to a device, 127.0.0.53 led to a resolver, no unix socket connected (Linux 6.7).
+---@class lattice.tc.Group
+---@field path string
+---@field bind? string
+---@field dns_port? integer
+---@field no_unix? boolean
 
 --- An address and the names it was given for.
 ---@class lattice.tc.Pin
@@ -123,7 +146,7 @@ function Filter:close() end
 --- One device; packets by what became of them.
 ---@class lattice.tc.Status
 ---@field device string
----@field hook "tcx"|"clsact"
+---@field hook "tcx"|"clsact"|"cgroup"
 ---@field pins string
 ---@field ifindex integer
 ---@field generation integer
