@@ -91,7 +91,7 @@ for _, mode in ipairs({ "user", "kernel" }) do
         assert.equal("reached 0\n", p.out, p.err)
         assert.equal("listening\n", saw)
         if mode == "kernel" then
-          assert.is_true(#World.find(p.audit, { kind = "verdict", action = "deny" }) > 0, "no audit line of the denial")
+          assert.is_true(#World.find(p.audit, { action = "deny" }) > 0, "no audit line of the denial")
         end
       end)
     end
