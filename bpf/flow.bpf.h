@@ -437,6 +437,8 @@ static __always_inline int guard(struct __sk_buff *skb, int dir)
 	p.quote.is6 = p.key.is6;
 	if (ask)
 		return lat_answer(skb, &p, &q, kind);
+	if (kind == IS_NEIGHBOUR && lat_goes_on(skb, &p))
+		kind = IS_FLOW;
 	if (kind == IS_NEIGHBOUR) {
 		stat_add(LAT_TC_STAT_NEIGHBOUR);
 		return PASS;

@@ -205,7 +205,14 @@ static __always_inline void after_judge(struct __sk_buff *skb, struct packet *p,
 	}
 }
 
+/* A group's sockets send and get; they pass nothing on. */
+static __always_inline int lat_goes_on(struct __sk_buff *skb, struct packet *p)
+{
+	return 0;
+}
+
 #else
+#include "neighbour.bpf.h"
 
 #define KEY_DEVICE(skb) ((skb)->ifindex)
 #define IN_FRAMES(ask) (lat_constants.ether || (ask)) /* a question comes with an Ethernet header, whatever the device has */

@@ -118,9 +118,6 @@ local function suite(enforcer)
 
   it("lets no packet in that no rule allows, however it is made", function() hold("in") end)
   it("forwards no neighbour discovery from behind the device", function()
-    if enforcer == "ebpf" then
-      return pending("not yet: bpf_fib_lookup in the programs does not load on 6.1 without CAP_PERFMON")
-    end
     nodes:sh("node", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
     nodes:sh("peer", "ip -6 route replace fd18::/64 via 2001:db8::1")
     nodes:sh("peer", "ping -c1 -W5 fd18::2") -- neighbours are known from here on
