@@ -1,5 +1,6 @@
 -- The part of tc_spec.lua that runs in namespaces of its own: generated policies in the maps of the tc programs, generated
--- flows as questions and as packets. Arguments: first seed, sets, flows a set. Ends with "agreed" and counts, or an error.
+-- flows as questions and as packets. Arguments: first seed, sets, flows a set, and the directory of a cgroup if its programs
+-- are meant. Ends with "agreed" and counts, or an error.
 local ebpf = require("lattice.enforcer.ebpf")
 local loop = require("lattice.loop")
 local policies = require("lattice.policies")
@@ -7,7 +8,7 @@ local policy = require("lattice.policy")
 local addr = require("lattice.policy.addr")
 local own, common = dofile("tests/agree/gen.lua"), dofile("tests/support/gen.lua")
 
-local first, sets, count = table.unpack(arg, 1, 3)
+local first, sets, count, group = table.unpack(arg, 1, 4)
 first, sets, count = math.tointeger(first), math.tointeger(sets), math.tointeger(count)
 local sizes = { 1, 3, 8, 20, 40, 60, 15 }
 local LOCAL = {} -- by family; another one in each set, so that no flow of an earlier set is met again
@@ -86,12 +87,17 @@ local function describe(flow)
     flow.sport, table.concat(flow.names or {}, ","))
 end
 
+-- For a cgroup loopback is a place of its own: its own sockets, or what `host` rules say.
+local function is_loopback(family, bytes)
+  return family == 4 and bytes:byte() == 127 or family == 6 and bytes == ("\0"):rep(15) .. "\1"
+end
+
 -- The flows of a set, each with a source port of its own; an address has the same names in all of them.
 local function flows_of(next_flow)
   local list, names, pins = {}, {}, {}
   for i = 1, count do
     local flow = next_flow()
-    if flow and flow.addr then
+    if flow and flow.addr and not (group and is_loopback(bytes_of(flow.addr))) then
       local family, bytes = bytes_of(flow.addr)
       local key = family .. bytes
       if names[key] == nil then
@@ -185,7 +191,8 @@ if not ok then
   os.exit(0)
 end
 local enforcer = must(wait(ebpf.open, {
-  devices = { "a0" }, pins = "/run/pins", adopt = true, log = function() end, flows = 4096,
+  devices = not group and { "a0" } or nil, pins = not group and "/run/pins" or nil, adopt = not group,
+  cgroup = group and { path = group } or nil, log = function() end, flows = 4096,
   events = { ring = function() end },
 }))
 for seed = first, first + sets - 1 do check_set(enforcer, seed) end

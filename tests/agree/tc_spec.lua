@@ -1,9 +1,10 @@
--- The tc programs give the oracle's verdict and rule: generated policies in their maps, generated flows as questions
--- (by test run, no trace) and as packets with state: the first, one more, and the answer. The C tables are asked beside
--- them. The work is in tc_inside.lua, in a network and a mount namespace of its own. LATTICE_SEED changes the sets,
--- LATTICE_AGREE_SETS their number.
+-- The programs of a device (tc) and of a cgroup give the oracle's verdict and rule: generated policies in their maps,
+-- generated flows as questions (by test run, no trace) and as packets with state: the first, one more, and the answer.
+-- The C tables are asked beside them. The work is in tc_inside.lua, in a network and a mount namespace of its own.
+-- LATTICE_SEED changes the sets, LATTICE_AGREE_SETS their number.
 package.path = "tests/support/?.lua;" .. package.path
 local World = require("world")
+local uv = require("luv")
 
 local first = math.tointeger(tonumber(os.getenv("LATTICE_SEED") or 1))
 local sets = math.tointeger(tonumber(os.getenv("LATTICE_AGREE_SETS") or 240))
@@ -11,12 +12,20 @@ local FLOWS = 300
 
 local missing = World.missing()
 
-local function agree(from, count, env)
+-- Where cgroup v2 is mounted, or nil.
+local function cgroup2()
+  for line in io.lines("/proc/self/mountinfo") do
+    local at = line:match("^%S+ %S+ %S+ / (%S+) .- %- cgroup2 ")
+    if at then return at end
+  end
+end
+
+local function agree(from, count, env, group)
   if missing then return pending(missing) end
   local world = World.new()
   finally(function() world:close() end)
   local p = world:run("host", { "unshare", "-n", "-m", World.lattice_path, "lua", "tests/agree/tc_inside.lua",
-    tostring(from), tostring(count), tostring(FLOWS) }, { env = env, timeout = 300000 })
+    tostring(from), tostring(count), tostring(FLOWS), group }, { env = env, timeout = 300000 })
   local skip = p.out:match("^skip: (.*)\n")
   if skip then return pending(skip) end
   assert.equal("", p.err)
@@ -31,6 +40,14 @@ end
 
 describe("the tc programs", function()
   it(("agree with the oracle on %d sets x %d flows"):format(sets, FLOWS), function() agree(first, sets) end)
+
+  it("agree on a cgroup, too", function()
+    local tree = cgroup2()
+    local group = tree and ("%s/lattice-agree-%d"):format(tree, uv.os_getpid())
+    if not group or not uv.fs_mkdir(group, 493) then return pending("no group of cgroup v2 can be made here") end
+    finally(function() uv.fs_rmdir(group) end)
+    agree(first + 6000, 40, nil, ("/proc/%d/root%s"):format(uv.os_getpid(), group)) -- a namespace hides /sys
+  end)
 
   it("agree on clsact, too", function() agree(first + 5000, 20, { LATTICE_NO_TCX = "1" }) end)
 end)

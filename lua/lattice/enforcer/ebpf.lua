@@ -24,7 +24,7 @@ end
 function M.open(options, done)
   local function open_filter(adopt, opened)
     tc.open({
-      devices = options.devices, pins = options.pins, adopt = adopt, no_tcx = options.no_tcx,
+      devices = options.devices, pins = options.pins, adopt = adopt, no_tcx = options.no_tcx, cgroup = options.cgroup,
       flows = options.flows, event_rate = options.event_rate,
     }, function(filter, say, code)
       if not filter then return opened(nil, say, code) end
