@@ -1,4 +1,5 @@
--- lattice run --mode preload: what the library holds, with the policy's reason; what it does not, and that the run says so.
+-- lattice run --mode preload: what the library holds, with the policy's reason. What it
+-- stands and what it does not hold: preload_limits_spec.lua.
 package.path = "tests/support/?.lua;" .. package.path
 local World = require("world")
 
@@ -17,7 +18,7 @@ describe("lattice run --mode preload", function()
     return
   end
   local world
-  local hooked, static = World.helpers .. "hooked", World.helpers .. "hooked-static"
+  local hooked = World.helpers .. "hooked"
 
   local function under(command, opts)
     opts = opts or {}
@@ -271,57 +272,5 @@ for to in (("203.0.113.9", 80), ("203.0.113.10", 80), ("203.0.113.9", 81)):
     local p = under({ World.lattice_path, "run", "--mode", "preload", "--", "true" })
     assert.equal(125, p.status)
     assert.matches("does not nest", p.err)
-  end)
-
-  -- Facts, not wishes: each reaches the server that the policy denies, and the run had said what it is.
-  local function not_held(p, pattern)
-    assert.matches(pattern or " ok\n", p.out, p.err)
-    assert.equal(0, #denied(p), "it was held after all: say so in docs/preload.md")
-    assert.matches("mode preload is advisory", p.err)
-    assert.matches("%(advisory%)", require("dkjson").encode(World.find(p.audit, { kind = "start" })[1]))
-  end
-
-  it("does not hold a static program", function() not_held(under({ static, "plain" })) end)
-  it("does not hold a direct system call", function() not_held(under({ hooked, "direct" })) end)
-  it("does not hold the 32-bit entry", function()
-    local p = under({ hooked, "int80" })
-    if p.status == 2 then return pending("not on this machine") end
-    if p.out:find("ENOSYS") then return pending("this kernel has no 32-bit entry") end
-    not_held(p)
-  end)
-  it("does not hold `env -u LD_PRELOAD`", function()
-    not_held(under({ "env", "-u", "LD_PRELOAD", hooked, "plain" }))
-  end)
-  it("does not hold a static Go program", function()
-    if not World.has("go") then return pending("go is not installed") end
-    world:file("dial.go", [[
-package main
-import ("fmt"; "net")
-func main() {
-	_, err := net.Dial("tcp", "203.0.113.10:80")
-	if err == nil { fmt.Println("go ok") } else { fmt.Println(err) }
-}
-]])
-    local built = world:run("server", { "env", "CGO_ENABLED=0", "GO111MODULE=off", "GOPROXY=off",
-      "GOCACHE=" .. world.dir .. "/go", "go", "build", "-o", world.dir .. "/dial", world.dir .. "/dial.go" }, { timeout = 240000 })
-    assert.equal(0, built.status, built.err)
-    not_held(under({ world.dir .. "/dial" }))
-  end)
-  it("harms no program of another libc", function()
-    if not World.has("musl-gcc") then return pending("musl-gcc is not installed") end
-    local source = world:file("m.c", [[
-#include <arpa/inet.h>
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/socket.h>
-int main(void) { struct sockaddr_in to = { AF_INET, htons(80) }; inet_pton(AF_INET, "203.0.113.10", &to.sin_addr);
-  int r = connect(socket(AF_INET, SOCK_STREAM, 0), (void *)&to, sizeof(to)); puts(r ? strerror(errno) : "ok"); return 0; }
-]])
-    local built = world:run("server", { "musl-gcc", "-o", world.dir .. "/m", source })
-    assert.equal(0, built.status, built.err)
-    local p = under({ world.dir .. "/m" })
-    assert.equal(0, p.status, p.err)
-    assert.equal("Connection refused\n", p.out)
   end)
 end)
