@@ -76,7 +76,8 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *
 	int loopback = is_loopback(p->key.remote);
 	struct question q;
 
-	if (who)
+	/* Who calls is whose flow it is; but a call that the supervisor makes for a task is that of the socket's maker. */
+	if (who && bpf_get_current_cgroup_id() == lat_constants.group)
 		set_current(who);
 	if (p->key.proto == PROTO_UDP && !sends)
 		return loopback ? 1 : bind_device(ctx);

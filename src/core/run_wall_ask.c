@@ -23,10 +23,16 @@ static void refuse(struct lat_run *run, const struct lat_flow *flow, const struc
 }
 
 static int promote(struct lat_run *run, const struct lat_flow *flow, const struct lat_identity *who, bool everybody,
-	uint64_t for_ns, bool allow)
+	uint64_t for_ns)
 {
-	(void)run; (void)flow; (void)who; (void)everybody; (void)for_ns; (void)allow;
-	return 0;
+	struct lat_wall *w = run->wall;
+	int r;
+
+	pthread_mutex_lock(&w->lock);
+	r = lat_tc_answer(w->filter->tc[0], &flow->remote, flow->proto, flow->dport, everybody ? 0 : (uint32_t)who->pid, true,
+		for_ns);
+	pthread_mutex_unlock(&w->lock);
+	return r;
 }
 
 static void note(struct lat_wall *w, const struct lat_flow *flow, const char *text)
@@ -103,7 +109,7 @@ void lat_wall_answered(struct lat_run *run, const struct lat_question *q, const 
 
 	if (a->action == LAT_ACTION_ALLOW)
 		r = promote(run, &q->flow, &q->who, everybody,
-			!a->for_run ? ONCE_NS : a->ttl_s ? a->ttl_s * LAT_NS_PER_SEC : FOREVER_NS, true);
+			!a->for_run ? ONCE_NS : a->ttl_s ? a->ttl_s * LAT_NS_PER_SEC : FOREVER_NS);
 	if (a->action == LAT_ACTION_ALLOW && r == 0) {
 		note(run->wall, &q->flow, a->text);
 		lat_connects_answered(run->connects, q->id, 0);

@@ -2,6 +2,7 @@
 #include "core/run_wall.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernel/proc.h"
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -53,10 +54,21 @@ static void recall(struct lat_wall *w, struct lat_record *r)
 
 /* ---- who ---- */
 
-static void identify(const struct lat_wall *w, const struct lat_record *r, struct lat_identity *who)
+/* Who made the socket, as the programs noted it; its program by /proc, as long as it lives, else the thread's name. */
+static void identify(const struct lat_wall *w, const struct lat_event *e, struct lat_identity *who)
 {
-	if (w->run->connects)
-		lat_connects_identify(w->run->connects, &r->flow, who);
+	struct lat_proc proc;
+
+	memset(who, 0, sizeof(*who));
+	if (!e->pid)
+		return;
+	who->pid = (pid_t)e->pid;
+	who->uid = e->uid;
+	snprintf(who->exe, sizeof(who->exe), "%.*s", (int)sizeof(e->comm), e->comm);
+	if (!w->knows_pids || lat_proc_open(who->pid, &proc) < 0)
+		return;
+	lat_proc_exe(&proc, who->exe, sizeof(who->exe));
+	lat_proc_close(&proc);
 }
 
 /* ---- records ---- */
@@ -118,7 +130,7 @@ static void on_record(void *ctx, struct lat_record *r, const struct lat_event *e
 		run->probe_refused_packet = run->probe_refused_packet || run->probing;
 		return;
 	}
-	identify(w, r, &r->who);
+	identify(w, e, &r->who);
 	name = lat_pins_name(run->pins, &r->flow.remote, lat_now_ns());
 	snprintf(r->name, sizeof(r->name), "%s", name ? name : "");
 	if (r->action == LAT_ACTION_ASK) { /* nobody was there to be asked, or there is nobody */
@@ -220,7 +232,7 @@ void lat_wall_events_end(struct lat_wall *w)
 	int n = keys && flows ? lat_tc_flows(w->filter->tc[0], keys, flows, MOST_OPEN) : 0;
 
 	for (int i = 0; i < n; i++)
-		if (passes(flows[i].action) && flows[i].log && !(flows[i].state & LAT_TC_TOLD))
+		if (passes(flows[i].action) && flows[i].log && !(flows[i].state & (LAT_TC_TOLD | LAT_TC_INSIDE)))
 			tell_end(w, &keys[i], &flows[i]);
 	lat_pump_flush(w->pump);
 }

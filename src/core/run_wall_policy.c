@@ -100,6 +100,7 @@ static void *work(void *arg)
 	pthread_mutex_lock(&w->lock);
 	w->apply.result = apply(w, w->apply.policy, w->apply.say);
 	if (w->apply.result == 0) {
+		lat_tc_answers_clear(w->filter->tc[0]); /* they were answers to the old one, of which the maps know it too */
 		w->apply.cut = lat_filter_cut(w->filter);
 		lat_filter_settle(w->filter);
 	}

@@ -17,9 +17,12 @@ other.example A     203.0.113.10 60
 short.example A     203.0.113.11 1
 ]]
 
--- Groups of runs that are there now, in every tree.
+local name = ("kr%d"):format(uv.os_getpid())
+
+-- Groups of this spec's runs that are there now, in every tree.
 local function groups()
-  local p = io.popen("find /sys/fs/cgroup -mindepth 3 -maxdepth 4 -type d -path '*/lattice/*' 2>/dev/null | sort")
+  local p = io.popen(("find /sys/fs/cgroup -mindepth 3 -maxdepth 4 -type d -path '*/lattice/%s*' 2>/dev/null | sort")
+    :format(name))
   local text = p:read("a")
   p:close()
   return text
@@ -54,6 +57,7 @@ describe("lattice run --mode kernel", function()
   local function under(policy, command, opts)
     opts = opts or {}
     opts.mode = "kernel"
+    opts.options = table.move(opts.options or {}, 1, #(opts.options or {}), 3, { "--name", name })
     return world:under(policy, command, opts)
   end
 
@@ -154,7 +158,10 @@ os.wait()]] })
     end)
 
     it("hold for UDP, connected or not", function()
-      world:serve({ "socat", "udp-listen:9000,fork,reuseaddr", "exec:echo served" }, { udp = 9000 })
+      world:serve({ "python3", "-c", [[
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 9000))
+while True: s.sendto(b"served", s.recvfrom(100)[1])]] }, { udp = 9000 })
       local p = under([[policy "t" allow "udp to 203.0.113.9 port 9000"]], { "python3", "-c", [[
 import socket
 for to in "203.0.113.9", "203.0.113.10":
@@ -165,7 +172,8 @@ for to in "203.0.113.9", "203.0.113.10":
             else: s.sendto(b"x\n", (to, 9000))
             print(to, connected, s.recv(100))
         except OSError as e: print(to, connected, e.errno)]] })
-      assert.equal("203.0.113.9 True b'served\\n'\n203.0.113.9 False b'served\\n'\n203.0.113.10 True 111\n" ..
+      -- a UDP connect sends nothing and passes; what is sent over it is refused as a packet
+      assert.equal("203.0.113.9 True b'served'\n203.0.113.9 False b'served'\n203.0.113.10 True 1\n" ..
         "203.0.113.10 False 111\n", p.out, p.err)
     end)
 
@@ -360,12 +368,12 @@ for name in sys.argv[1], "\0lattice-outside-%d" % int(sys.argv[2]):
         while True: c, _ = s.accept(); print("reached", flush=True); c.close()
     threading.Thread(target=serve).start()
 print("listening", flush=True)]]
-    local path, id = world.home .. "/outside.sock", uv.os_getpid()
+    local path, id = world.home .. "/outside.sock", ("%d"):format(uv.os_getpid())
     local s = world:start("host", { "python3", "-c", listen, path, id })
     s:expect("listening")
     local connect = [[
 import os, socket, sys
-for name in sys.argv[1], "\0lattice-outside-" + sys.argv[2], "/nowhere.sock", "\0nowhere":
+for name in sys.argv[1], "\0lattice-outside-" + sys.argv[2], "/nowhere/at-all.sock", "\0nowhere":
     c = socket.socket(socket.AF_UNIX)
     try: c.connect(name); print("connected")
     except OSError as e: print(e.errno)

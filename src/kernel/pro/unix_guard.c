@@ -4,6 +4,8 @@
 #include "kernel/bpf.h"
 #include <bpf/bpf.h>
 #include <fcntl.h>
+#include <linux/bpf.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +22,22 @@ static int fail(char say[LAT_UNIX_GUARD_SAY], int error, const char *what)
 		       : error;
 }
 
+/* May such a program be loaded at all? Of one that names no hook the kernel says EINVAL to who may, EPERM to who may not:
+ * asked first, for libbpf reads the kernel's whole description before the load (40 ms). */
+static bool may_load(void)
+{
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = BPF_LSM_CGROUP);
+	const struct bpf_insn allow[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	int fd = bpf_prog_load(BPF_PROG_TYPE_LSM, "lat_may", "GPL", allow, 2, &opts);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 || errno != EPERM;
+}
+
 int lat_unix_guard(const char *group, char say[LAT_UNIX_GUARD_SAY])
 {
 	lat_autoclose int at = open(group, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -33,6 +51,8 @@ int lat_unix_guard(const char *group, char say[LAT_UNIX_GUARD_SAY])
 		snprintf(say, LAT_UNIX_GUARD_SAY, "%.300s: %s", group, strerror(-r));
 		return r;
 	}
+	if (!may_load())
+		return fail(say, -EPERM, "loading a program of a security hook");
 	r = lat_bpf_open_embedded("unix", &bpf, say);
 	if (r < 0)
 		return fail(say, r, "opening the program for unix sockets");
