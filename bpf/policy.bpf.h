@@ -10,8 +10,10 @@
 
 #ifdef LATTICE_CGROUP
 #define MOST_PINS 4096
+#define MOST_TEMPS LAT_TC_OVERLAY_GROUP /* each is code that the verifier reads at every start of a command */
 #else
 #define MOST_PINS 16384
+#define MOST_TEMPS LAT_TC_OVERLAY_MOST
 #endif
 
 enum { ACTION_DENY, ACTION_ALLOW, ACTION_DROP, ACTION_ASK, ACTION_AUDIT };
@@ -299,7 +301,7 @@ __noinline int lat_named(struct question *q)
 /* The first temporary rule that matches; sets the answer. 1: found. */
 __noinline int lat_temporary(struct question *q)
 {
-	__u32 found = LAT_TC_OVERLAY_MOST, row;
+	__u32 found = MOST_TEMPS, row;
 	struct lat_tc_overlay *overlay;
 
 	if (!q)
@@ -309,7 +311,7 @@ __noinline int lat_temporary(struct question *q)
 	if (!overlay)
 		return 0;
 #pragma unroll
-	for (__u32 i = 0; i < LAT_TC_OVERLAY_MOST; i++) {
+	for (__u32 i = 0; i < MOST_TEMPS; i++) {
 		const struct lat_tc_temp *t = &overlay->temps[i];
 		const __u32 *r = (__u32 *)q->remote, *a = (__u32 *)t->addr, *m = (__u32 *)t->mask;
 
@@ -322,7 +324,7 @@ __noinline int lat_temporary(struct question *q)
 		break;
 	}
 	found = opaque(q, found);
-	if (found >= LAT_TC_OVERLAY_MOST)
+	if (found >= MOST_TEMPS)
 		return 0;
 	q->rule = overlay->temps[found].box.rule;
 	q->action = overlay->temps[found].box.action;

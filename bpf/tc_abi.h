@@ -23,6 +23,7 @@
 #define LAT_TC_SLOTS 2
 #define LAT_TC_OVERLAYS 9  /* row 0 is not used; the others in turn, so that no reader meets a write */
 #define LAT_TC_OVERLAY_MOST 64
+#define LAT_TC_OVERLAY_GROUP 8 /* the most for a cgroup */
 #define LAT_TC_PIN_MOST 64
 
 /* Key of `lpm`. len counts bits from `tree` on: 32 and those of the prefix. */

@@ -74,7 +74,8 @@ int lat_tc_flip(struct lat_tc *tc);
 int lat_tc_flip_back(struct lat_tc *tc);
 /* Frees the maps that are not in force, prepared ones too. Waits for the kernel: not on the loop. */
 void lat_tc_settle(struct lat_tc *tc);
-/* The temporary rules, whole list, in order; -E2BIG beyond LAT_TC_OVERLAY_MOST. */
+/* The temporary rules, whole list, in order; -E2BIG beyond LAT_TC_OVERLAY_MOST, of a cgroup
+ * LAT_TC_OVERLAY_GROUP. */
 int lat_tc_overlay(struct lat_tc *tc, const struct lat_tc_temp *temps, size_t count);
 
 /* ---- answers, of a cgroup: where the tables say ask, or handlers decide what no rule does ---- */

@@ -344,7 +344,7 @@ int lat_tc_overlay(struct lat_tc *tc, const struct lat_tc_temp *temps, size_t co
 	uint64_t word;
 	int r = 0;
 
-	if (count > LAT_TC_OVERLAY_MOST)
+	if (count > (tc->group.fd >= 0 ? LAT_TC_OVERLAY_GROUP : LAT_TC_OVERLAY_MOST))
 		return -E2BIG;
 	pthread_mutex_lock(&tc->mutex);
 	if (count) {
