@@ -178,13 +178,17 @@ static bool told(struct lat_run *run)
 static void count(struct lat_wall *w, char say[LAT_RUN_SAY])
 {
 	struct lat_tc_status s;
+	int n;
 
 	if (lat_tc_status(w->filter->tc[0], &s) < 0)
 		return;
-	snprintf(say, LAT_RUN_SAY, "in the kernel: %" PRIu64 " connects allowed, %" PRIu64 " denied, %" PRIu64 " flows, %" PRIu64
+	n = snprintf(say, LAT_RUN_SAY, "in the kernel: %" PRIu64 " connects allowed, %" PRIu64 " denied, %" PRIu64 " flows, %" PRIu64
 		" packets dropped; %" PRIu64 " connects asked of the supervisor",
 		(uint64_t)s.stats[LAT_TC_STAT_CONNECT_ALLOWED], (uint64_t)s.stats[LAT_TC_STAT_CONNECT_DENIED],
 		(uint64_t)s.stats[LAT_TC_STAT_FLOWS], (uint64_t)s.stats[LAT_TC_STAT_DENIED], w->notified.notified);
+	if (s.stats[LAT_TC_STAT_UNIX_DENIED])
+		snprintf(say + n, LAT_RUN_SAY - (size_t)n, "; %" PRIu64 " unix sockets refused whose addresses are as long as IP's",
+			(uint64_t)s.stats[LAT_TC_STAT_UNIX_DENIED]);
 }
 
 static void end(struct lat_run *run, char say[LAT_RUN_SAY])

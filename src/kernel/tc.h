@@ -36,7 +36,8 @@ struct lat_tc_cgroup {
 	const char *path;     /* of the group's directory; NULL: a device is meant */
 	const char *bind;     /* device that every socket is bound to, but for loopback; NULL: none */
 	uint16_t dns_port;    /* on 127.0.0.1: where queries to 127.0.0.53 port 53 go, always allowed; 0: nowhere */
-	bool no_unix;         /* no connect(2) of unix sockets by tasks of the group (kernels from 6.7 on; else -EOPNOTSUPP) */
+	bool no_unix;         /* no connect(2) of unix sockets by tasks of the group (where BPF is a security
+	                         module, those of the group are reached; kernels from 6.7 on: none; else -EOPNOTSUPP) */
 };
 
 struct lat_tc_options {

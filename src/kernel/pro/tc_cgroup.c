@@ -3,6 +3,7 @@
 #include "kernel/pro/tc_parts.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernel/unix_guard.h"
 #include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -103,13 +104,17 @@ int lat_tc_group_hooked(const struct lat_tc *tc)
 int lat_tc_group_start(struct lat_tc *tc, const struct lat_tc_options *options)
 {
 	int r = open_group(tc, &options->cgroup);
+	char why[LAT_UNIX_GUARD_SAY] = "";
 
 	if (r < 0) {
 		lat_tc_say(tc, "the group %s: %s", options->cgroup.path, strerror(-r));
 		return r;
 	}
+	/* The better hook sees both ends; the other refuses whatever comes. */
+	if (tc->group.no_unix && lat_unix_guard(tc->path, why) == 0)
+		tc->group.no_unix = false;
 	if (tc->group.no_unix && !has_unix_hook()) {
-		lat_tc_say(tc, "the kernel has no hook for unix sockets (Linux 6.7)");
+		lat_tc_say(tc, "the kernel has no hook for unix sockets (Linux 6.7): %.300s", why);
 		return -EOPNOTSUPP;
 	}
 	tc->config = (struct lat_tc_config){ .abi = LAT_TC_ABI, .stripes = lat_tc_stripes() };
