@@ -283,11 +283,12 @@ last.sendto(b"x", ("203.0.113.2", 7009))
       local server = serve("203.0.113.2", "7001")
       steps:ask("open")
       steps:apply(1, 'default "deny"\nallow { proto = "tcp", to = "any", port = 7001, rate = 3 }')
-      local opened = 0
+      local opened, began = 0, require("luv").hrtime()
       for _ = 1, 8 do
         if client("203.0.113.2", "7001").out:match("^open") then opened = opened + 1 end
       end
-      assert.is_true(opened >= 3 and opened <= 6, opened .. " of 8 passed")
+      local most = 3 + math.ceil(3 * (require("luv").hrtime() - began) / 1e9)
+      assert.is_true(opened >= 3 and opened <= most, ("%d of 8 passed, at most %d may"):format(opened, most))
       server:kill("sigkill")
     end)
 
