@@ -54,3 +54,20 @@ for _, mode in ipairs({ "user", "kernel" }) do
     end)
   end)
 end
+
+describe("examples/database-node", function()
+  local none = missing or World.no_mode("kernel")
+  if not none and not World.has("redis-check-rdb") then none = "redis-tools is not installed (redis-check-rdb)" end
+  if none then
+    pending("lets the application in and nothing out", none)
+    return
+  end
+
+  it("lets the application in and nothing out, and leaves nothing", function()
+    leaves_nothing("lattice-database-*", function()
+      local good, text = example("database-node", "kernel")
+      assert.is_true(good, text)
+      assert.equal(shown("database-node"), text)
+    end)
+  end)
+end)

@@ -35,7 +35,7 @@ if os.fork() == 0:
     os.setsid()
     if os.fork():
         os._exit(0)
-print("up", flush=True)
+print("it runs", flush=True)
 while True:
     for address in ("203.0.113.9", "203.0.113.1"):
         s = socket.socket()
@@ -109,8 +109,8 @@ for _, mode in ipairs({ "user", "kernel" }) do
 
     it(("runs %d sandboxes at once, each ends by itself, and nothing is left"):format(CROWD), function()
       local runs = {}
-      for i = 1, CROWD do runs[i] = start({ "/bin/sh", "-c", "echo up; exec cat" }) end
-      for _, run in ipairs(runs) do run:expect("up", 60000) end
+      for i = 1, CROWD do runs[i] = start({ "/bin/sh", "-c", "echo it runs; exec cat" }) end
+      for _, run in ipairs(runs) do run:expect("it runs", 60000) end
       local what = all_of_it(runs)
       check(what, CROWD)
       for _, run in ipairs(runs) do run.stdin:shutdown() end
@@ -138,7 +138,7 @@ for _, mode in ipairs({ "user", "kernel" }) do
       local host = world:serve({ "python3", world:file("server.py", server) }, { ns = "host", tcp = 7100 })
       local runs = {}
       for i = 1, 5 do runs[i] = start({ "python3", world:file("trier.py", trier) }) end
-      for _, run in ipairs(runs) do run:expect("up") end
+      for _, run in ipairs(runs) do run:expect("it runs") end
       local what = all_of_it(runs)
       check(what, #runs)
       for _, run in ipairs(runs) do run:kill("sigkill") end

@@ -120,7 +120,7 @@ function M.bpf()
   for kind in pairs(kinds) do
     found[kind] = {}
     for _, one in ipairs(json.decode(output("bpftool -j " .. kind .. " show")) or {}) do
-      found[kind][one.id] = one.name or one.type
+      found[kind][one.id] = one.name or tostring(one.type)
     end
   end
   return found
