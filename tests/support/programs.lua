@@ -49,7 +49,8 @@ end
 
 -- dropbear as the server, in a mount namespace (ip netns exec makes it) whose only account is "tester".
 local function ssh_account(world)
-  must(world:run("host", { "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", world.home .. "/key" }, { user = "65534" }))
+  must(world:run("host", { "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", world.home .. "/key" },
+    { user = world.caller }))
   must(world:run("server", { "sh", "-ec", [[
     cd "$1"; mkdir -p account/.ssh; chmod 755 account; chmod 700 account/.ssh
     cp home/key.pub account/.ssh/authorized_keys; chmod 600 account/.ssh/authorized_keys
@@ -204,7 +205,7 @@ M.cases = {
     "dig $1 A | sed -n 's/.*IN.A.203.0.113.*/served/p; s/.*\\(status: [A-Z]*\\).*/\\1/p'",
     to = names },
   { "ping", "IPv4", "dns", [[allow "icmp to plain.example"]],
-    "ping -c 2 -i 0.2 -w 5 $1 | sed '/^PING/d; s/, 0% packet loss/ served/'" },
+    "ping -4 -c 2 -i 0.2 -w 5 $1 | sed '/^PING/d; s/, 0% packet loss/ served/'" },
   { "ping", "IPv6", "dns", [[allow "icmpv6 to 2001:db8::9"]],
     "ping -c 2 -i 0.2 -w 5 $1 | sed '/^PING/d; s/, 0% packet loss/ served/'",
     to = { "2001:db8::9", "2001:db8::a" } },
