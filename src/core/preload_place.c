@@ -10,19 +10,23 @@ extern char **environ;
 
 int lat_preload_library(char path[PATH_MAX])
 {
-	char self[PATH_MAX];
+	static const char *const places[] = { "", "/../" LATTICE_LIBDIR };
+	char self[PATH_MAX], look[PATH_MAX];
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *slash;
 
-	if (n > 0) {
-		self[n] = '\0';
-		slash = strrchr(self, '/');
-		if (slash && snprintf(path, PATH_MAX, "%.*s/%s", (int)(slash - self), self, LAT_SHIM_LIBRARY) < PATH_MAX &&
-			access(path, R_OK) == 0)
+	snprintf(path, PATH_MAX, "the folder of this executable");
+	if (n <= 0)
+		return -ENOENT;
+	self[n] = '\0';
+	n = strrchr(self, '/') - self;
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(places); i++) {
+		if (snprintf(look, sizeof(look), "%.*s%s/%s", (int)n, self, places[i], LAT_SHIM_LIBRARY) >= (int)sizeof(look))
+			return -ENOENT;
+		if (realpath(look, path) && access(path, R_OK) == 0)
 			return 0;
 	}
-	snprintf(path, PATH_MAX, "%s/%s", LATTICE_LIBDIR, LAT_SHIM_LIBRARY);
-	return access(path, R_OK) == 0 ? 0 : -ENOENT;
+	snprintf(path, PATH_MAX, "%s", look);
+	return -ENOENT;
 }
 
 static bool is(const char *entry, const char *name)

@@ -12,45 +12,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <sys/un.h>
 
 _Static_assert(sizeof(pthread_mutex_t) <= sizeof(((struct lat_shim_control *)0)->mutex), "it fits");
 _Static_assert(offsetof(pthread_mutex_t, __data.__lock) == 0, "its first word is the owner");
-
-static int make_dir(struct lat_preload *p, char say[LAT_RUN_SAY])
-{
-	const char *const bases[] = { getenv("XDG_RUNTIME_DIR"), getenv("TMPDIR"), "/tmp" };
-	int r = -ENOENT;
-
-	for (size_t i = 0; i < LAT_ARRAY_SIZE(bases); i++) {
-		char dir[LAT_SHIM_PATH_MAX];
-
-		if (!bases[i] || bases[i][0] != '/' ||
-			snprintf(dir, sizeof(dir), "%s/lattice-XXXXXX", bases[i]) >= (int)sizeof(dir))
-			continue;
-		if (mkdtemp(dir)) {
-			memcpy(p->dir, dir, sizeof(dir));
-			return 0;
-		}
-		r = -errno;
-	}
-	snprintf(say, LAT_RUN_SAY, "no folder for the library's sockets can be made in /tmp: %s", strerror(-r));
-	return r;
-}
-
-static int listen_at(struct lat_preload *p, const char *leaf, int type)
-{
-	struct sockaddr_un at = { .sun_family = AF_UNIX };
-	lat_autoclose int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int on = 1;
-
-	snprintf(at.sun_path, sizeof(at.sun_path), "%s/%s", p->dir, leaf);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
-		return -errno;
-	if (type == SOCK_DGRAM ? setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 : listen(fd, 1024) < 0)
-		return -errno;
-	return lat_take_fd(&fd);
-}
 
 /* The page, with the mutex that says that this thread lives. Whoever maps it from now on can only read. */
 static int make_control(struct lat_preload *p)
@@ -100,19 +64,22 @@ static int make(struct lat_run *run, struct lat_preload *p, char say[LAT_RUN_SAY
 	int r = lat_preload_library(library);
 
 	if (r < 0) {
-		snprintf(say, LAT_RUN_SAY, "%s is not beside this executable, nor at %.400s", LAT_SHIM_LIBRARY, library);
+		snprintf(say, LAT_RUN_SAY, "%s is not beside this executable, nor is it %.400s", LAT_SHIM_LIBRARY, library);
 		return r;
 	}
-	r = make_dir(p, say);
-	if (r < 0)
+	r = lat_preload_dir_new(p);
+	if (r < 0) {
+		snprintf(say, LAT_RUN_SAY, "no folder for the library's sockets can be made in /tmp: %s", strerror(-r));
 		return r;
+	}
 	r = lat_preload_environment(library, p->dir, &p->environment);
 	if (r == -EINVAL)
 		snprintf(say, LAT_RUN_SAY, "%.500s: a path with ' ', ':' or '$' cannot stand in LD_PRELOAD; install it elsewhere", library);
 	if (r < 0)
 		return r;
-	if ((p->tell.fd = r = listen_at(p, "tell", SOCK_DGRAM)) < 0 || (p->ask.fd = r = listen_at(p, "ask", SOCK_SEQPACKET)) < 0 ||
-		(p->dns = r = listen_at(p, "dns", SOCK_STREAM)) < 0)
+	if ((p->tell.fd = r = lat_preload_listen(p, "tell", SOCK_DGRAM)) < 0 ||
+		(p->ask.fd = r = lat_preload_listen(p, "ask", SOCK_SEQPACKET)) < 0 ||
+		(p->dns = r = lat_preload_listen(p, "dns", SOCK_STREAM)) < 0)
 		return r;
 	p->no_udp = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* the server wants one; nobody sends */
 	if (p->no_udp < 0)
@@ -210,19 +177,6 @@ static void end(struct lat_run *run, char say[LAT_RUN_SAY])
 	lat_preload_end_clients(p);
 }
 
-static void remove_dir(const struct lat_preload *p)
-{
-	static const char *const leaves[] = { "tell", "ask", "dns" };
-	char path[LAT_SHIM_PATH_MAX + 8];
-
-	for (size_t i = 0; p->dir[0] && i < LAT_ARRAY_SIZE(leaves); i++) {
-		snprintf(path, sizeof(path), "%s/%s", p->dir, leaves[i]);
-		unlink(path);
-	}
-	if (p->dir[0])
-		rmdir(p->dir);
-}
-
 static void close_all(struct lat_run *run)
 {
 	struct lat_preload *p = run->preload;
@@ -235,7 +189,7 @@ static void close_all(struct lat_run *run)
 		lat_poller_del(run->poller, &p->ask);
 	}
 	lat_callers_free(p->callers);
-	remove_dir(p);
+	lat_preload_dir_remove(p);
 	if (p->control)
 		munmap(p->control, sizeof(*p->control));
 	lat_close(&p->control_fd);

@@ -27,6 +27,7 @@ struct lat_preload_home {
 
 struct lat_preload {
 	char dir[LAT_SHIM_PATH_MAX]; /* "": not made */
+	pid_t keeper; /* takes the folder away if we cannot; 0: none */
 	char **environment;
 	struct lat_shim_control *control;
 	struct lat_shim_ring *ring;
@@ -43,6 +44,14 @@ struct lat_preload {
 	struct lat_run *run;
 	struct lat_preload_client clients[LAT_PRELOAD_CLIENTS];
 };
+
+/* run_preload_dir.c */
+
+/* The folder, and the process that takes it away when this one is killed. 0, or negative errno. */
+int lat_preload_dir_new(struct lat_preload *p);
+void lat_preload_dir_remove(struct lat_preload *p);
+/* A socket of the folder, bound and listening: a descriptor, or negative errno. */
+int lat_preload_listen(const struct lat_preload *p, const char *leaf, int type);
 
 /* run_preload_ring.c */
 

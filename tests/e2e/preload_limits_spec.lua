@@ -115,6 +115,13 @@ for env in ({}, {"LATTICE_INTERCEPT": "/nowhere"}, {"LATTICE_INTERCEPT": "x" * 3
       .. ("connect ECONNREFUSED\n"):rep(4), p.out)
   end)
 
+  it("holds a set-user-ID program, which gains nothing", function()
+    if World.in_userns then return pending("needs the host's root") end
+    local copy = world.dir .. "/suid"
+    World.sh(("cp %s %s; chown 0:0 %s; chmod 4755 %s"):format(hooked, copy, copy, copy))
+    assert.equal("connect ECONNREFUSED\n", under({ copy, "plain" }).out)
+  end)
+
   -- Facts, not wishes: each reaches the server that the policy denies, and the run had said what it is.
   local function not_held(p, pattern)
     assert.matches(pattern or " ok\n", p.out, p.err)

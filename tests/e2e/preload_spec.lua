@@ -242,6 +242,9 @@ public class Fetch { public static void main(String[] a) throws Exception {
     p.stdin:shutdown()
     p:wait() -- for the command, which has its stdout
     assert.equal("first ok\nnext ECONNREFUSED\n", p.out)
+    local left = world:start("host", { "sh", "-c", 'while ls -d "$1"/lattice-* 2>/dev/null; do :; done; echo gone', "sh",
+      world.home })
+    left:expect("gone")
   end)
 
   it("holds the call while a handler is asked, and keeps its answer", function()

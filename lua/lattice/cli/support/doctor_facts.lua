@@ -55,7 +55,7 @@ M.facts = {
     how = "a dump of unix sockets", fix = module_fix:format("-a unix_diag inet_diag tcp_diag udp_diag") },
   preload = { needed_for = "run --mode preload, which is advisory",
     how = "liblattice_intercept.so loaded, its connect refusing without a supervisor",
-    fix = "install liblattice_intercept.so beside lattice, or in the libdir it was built for" },
+    fix = "install liblattice_intercept.so beside lattice, or in the libdir beside its folder" },
   ping_socket = { needed_for = "ping from inside for a normal user",
     how = "an ICMP datagram socket",
     fix = 'sysctl -w net.ipv4.ping_group_range="0 2147483647" (root does not need it)' },
