@@ -43,7 +43,8 @@ static __always_inline void set_current(struct lat_tc_who *who)
 {
 	who->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
 	who->uid = (__u32)bpf_get_current_uid_gid();
-	bpf_get_current_comm(who->comm, sizeof(who->comm));
+	if (lat_constants.comm)
+		bpf_get_current_comm(who->comm, sizeof(who->comm));
 }
 
 static __always_inline int refuse(int error)

@@ -131,16 +131,11 @@ __noinline int lat_answered(struct question *q, __u32 port, __u32 pid)
 	return 1;
 }
 
-/* An empty one is of no protocol that has ports. */
-static __always_inline __u32 in_span(const struct lat_tc_host *host, const struct question *q)
-{
-	return (host->lo <= q->port) & (q->port <= host->hi) & ((host->proto == 255) | (host->proto == q->proto));
-}
-
-__noinline int lat_in_row(struct question *q, __u32 row)
+/* Is the port in the span with that number? One a call: without CAP_PERFMON each condition is two ways to follow. */
+__noinline int lat_in_span(struct question *q, __u32 row, __u32 which)
 {
 	struct lat_tc_host *host;
-	__u32 slot;
+	__u32 slot, lo, hi, proto;
 	void *data;
 
 	if (!q)
@@ -148,13 +143,21 @@ __noinline int lat_in_row(struct question *q, __u32 row)
 	slot = LAT_TC_LIVE_SLOT(q->live);
 	data = bpf_map_lookup_elem(&lat_data_slots, &slot);
 	host = data ? bpf_map_lookup_elem(data, &row) : 0;
-	return host && (in_span(&host[0], q) | in_span(&host[1], q) | in_span(&host[2], q) | in_span(&host[3], q));
+	if (!host)
+		return 0;
+	host += which & 3;
+	lo = host->lo;
+	hi = host->hi;
+	proto = host->proto;
+	if (q->port < lo || q->port > hi)
+		return 0;
+	return proto == 255 || proto == q->proto;
 }
 
 /* Is it a port of the host's own loopback services that a rule names? */
 __noinline int lat_is_host(struct question *q)
 {
-	__u32 slot, row = 0, first, rows;
+	__u32 slot, row = 0, first, spans;
 	struct lat_tc_meta *meta;
 	int found = 0;
 	void *data;
@@ -167,11 +170,13 @@ __noinline int lat_is_host(struct question *q)
 	if (!meta)
 		return 0;
 	first = meta->hosts_at;
-	rows = (meta->hosts + 3u) / 4;
-#define ROW(n) if ((n) < rows) found |= lat_in_row(q, first + (n))
-	ROW(0); ROW(1); ROW(2); ROW(3); ROW(4); ROW(5); ROW(6); ROW(7); /* the compiler does not unroll a loop that ends so */
-	ROW(8); ROW(9); ROW(10); ROW(11); ROW(12); ROW(13); ROW(14); ROW(15);
-	_Static_assert(LAT_TC_HOST_MOST == 64, "sixteen rows");
+	spans = meta->hosts;
+#define SPAN(n) if ((n) >= spans) goto end; found = lat_in_span(q, first + (n) / 4, n); if (found) goto end
+#define SPANS(n) SPAN(n); SPAN((n) + 1); SPAN((n) + 2); SPAN((n) + 3)
+	SPANS(0); SPANS(4); SPANS(8); SPANS(12); SPANS(16); SPANS(20); SPANS(24); SPANS(28);
+	SPANS(32); SPANS(36); SPANS(40); SPANS(44); SPANS(48); SPANS(52); SPANS(56); SPANS(60);
+	_Static_assert(LAT_TC_HOST_MOST == 64, "all of them");
+end:
 	return found;
 }
 

@@ -236,7 +236,7 @@ struct lat_tc_constants {
 	/* of a cgroup */
 	__u32 bind;       /* device, 0: any */
 	__u64 group;      /* its id */
-	__u32 unused;
+	__u32 comm;       /* the name of a thread may be asked for: it takes CAP_PERFMON */
 	__u32 dns_port;   /* network order; 0: none */
 	char bind_name[16];
 };

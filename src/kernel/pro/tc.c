@@ -76,7 +76,7 @@ static int set_constants(struct lat_tc *tc, uint32_t event_rate)
 		.ask_word = tc->ask_word, .event_rate = event_rate,
 		.tick_ns = clock_getres(CLOCK_MONOTONIC_COARSE, &tick) == 0 ? (uint32_t)tick.tv_nsec : 10000000,
 		.shared = libbpf_num_possible_cpus() > (int)tc->config.stripes, .bind = tc->group.bind,
-		.group = tc->group.id, .dns_port = htons(tc->group.dns_port),
+		.group = tc->group.id, .dns_port = htons(tc->group.dns_port), .comm = tc->group.comm,
 	};
 
 	memcpy(constants.bind_name, tc->group.bind_name, sizeof(constants.bind_name));

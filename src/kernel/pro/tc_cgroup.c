@@ -3,6 +3,7 @@
 #include "kernel/pro/tc_parts.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "kernel/privilege.h"
 #include "kernel/unix_guard.h"
 #include <fcntl.h>
 #include <net/if.h>
@@ -11,6 +12,15 @@
 #include <sys/stat.h>
 
 static const char *const prog_names[TC_DIRS] = { [TC_OUT] = "lat_cg_out", [TC_IN] = "lat_cg_in" };
+
+/* May the programs ask for the name of a thread? */
+static bool may_name_threads(void)
+{
+	uint64_t have = 0;
+
+	return lat_capabilities(&have) == 0 &&
+	       (have & (1ull << lat_capability_number("perfmon") | 1ull << lat_capability_number("sys_admin")));
+}
 
 static int open_group(struct lat_tc *tc, const struct lat_tc_cgroup *o)
 {
@@ -23,6 +33,7 @@ static int open_group(struct lat_tc *tc, const struct lat_tc_cgroup *o)
 	tc->group.id = st.st_ino;
 	tc->group.dns_port = o->dns_port;
 	tc->group.no_unix = o->no_unix;
+	tc->group.comm = may_name_threads();
 	if (!o->bind)
 		return 0;
 	tc->group.bind = if_nametoindex(o->bind);

@@ -29,7 +29,7 @@ struct tc_group {
 	uint32_t bind;
 	char bind_name[16];
 	uint16_t dns_port;
-	bool no_unix;
+	bool no_unix, comm;
 	int answers;           /* map */
 };
 

@@ -5,8 +5,7 @@ local build = os.getenv("LATTICE_BUILD") or "build"
 local FEW = "setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+bpf,+net_admin "
 
 -- Those that need more, and are done without where that is not to be had.
-local MORE = { unix = "programs on the hooks of security modules need CAP_PERFMON, too",
-  cgroup = "not yet: without CAP_PERFMON the verifier follows too many ways" }
+local MORE = { unix = "programs on the hooks of security modules need CAP_PERFMON, too" }
 
 local missing
 if #bpf.embedded() == 0 then
