@@ -18,7 +18,8 @@ enum lat_record_kind {
 	LAT_RECORD_HANDLER,  /* a policy handler failed, timed out or answered */
 	LAT_RECORD_AGENT,    /* the node agent changed or met something: a fallback, a device that is gone; err: it went wrong */
 	LAT_RECORD_OPERATOR, /* somebody changed something by the control socket or the REPL: who.uid, text */
-	LAT_RECORD_LIMIT,    /* the run met one of its limits: name (memory, pids, cpu), count (how often so far) */
+	LAT_RECORD_LIMIT,    /* the run met one of its limits: name (memory, pids, cpu), count (how often so far);
+	                      * count 0: name lists limits that are not held here */
 	LAT_RECORD_COUNT
 };
 

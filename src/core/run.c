@@ -434,6 +434,7 @@ int lat_run(const struct lat_run_options *options)
 		}
 	}
 	start_record(run);
+	lat_run_limits_start(run);
 	if (run->mode->told && self_check(run) < 0)
 		goto unblock;
 	r = lat_launch_go(&run->sandbox);

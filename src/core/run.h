@@ -34,6 +34,7 @@ struct lat_run_options {
 	const char *device;             /* kernel mode: what every socket is bound to, but for loopback; or NULL */
 	struct lat_cgroup *group;       /* NULL, or made by the caller, who closes it after the run: what the command runs in, and
 	                                 * whose limits are watched. Kernel mode takes it where it has a v2 directory */
+	const char *limits_missing;     /* NULL, or limits of the policy that nothing holds here, for the audit: "cpu, io" */
 	struct lat_cgroup_limits limits; /* kernel mode without a group: of the one that it makes */
 	int *failure;                   /* NULL, or set to the negative errno that kept kernel mode from being made */
 	bool audit_only;                /* let everything pass, record what would have been denied */

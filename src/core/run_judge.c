@@ -35,7 +35,7 @@ void lat_run_emit(struct lat_run *run, struct lat_record *r)
 	if (r->kind == LAT_RECORD_VERDICT || r->kind == LAT_RECORD_UNIX ||
 	    (r->kind == LAT_RECORD_DNS && r->action == LAT_ACTION_DENY))
 		first = lat_summary_add(run->summary, r);
-	if (r->kind == LAT_RECORD_LIMIT)
+	if (r->kind == LAT_RECORD_LIMIT && r->count)
 		lat_summary_limit(run->summary, r);
 	if (first && run->options->notices && lat_log_ready())
 		notice(r);

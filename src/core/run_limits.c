@@ -21,11 +21,17 @@ int lat_run_place(void *ctx, pid_t init, char say[256])
 
 static void tell(struct lat_run *run, const char *name, uint64_t count, const char *text)
 {
-	struct lat_record r = { .kind = LAT_RECORD_LIMIT, .action = LAT_ACTION_DENY, .count = count };
+	struct lat_record r = { .kind = LAT_RECORD_LIMIT, .action = count ? LAT_ACTION_DENY : LAT_ACTION_AUDIT, .count = count };
 
 	snprintf(r.name, sizeof(r.name), "%s", name);
 	snprintf(r.text, sizeof(r.text), "%s", text);
 	lat_run_emit(run, &r);
+}
+
+void lat_run_limits_start(struct lat_run *run)
+{
+	if (run->options->limits_missing)
+		tell(run, run->options->limits_missing, 0, "not enforced on this host, and accepted so");
 }
 
 /* "64M", as a policy says it. */

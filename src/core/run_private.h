@@ -148,6 +148,8 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *question, 
 
 /* run_limits.c: the run's group of processes, where it has one. The hook of the launch; ctx is the run. */
 int lat_run_place(void *ctx, pid_t init, char say[256]);
+/* Tells of limits that are not held here. */
+void lat_run_limits_start(struct lat_run *run);
 /* Tells of limits that were met. */
 void lat_run_limits_tick(struct lat_run *run);
 /* Kills what is left in the group, and tells the last of its limits. */

@@ -123,7 +123,7 @@ static int make_dir(struct lat_cg_dir *dir, const struct lat_cg_tree *tree, char
 	return make_at(dir, tree, own, say);
 }
 
-static int add(struct lat_cgroup *g, const struct lat_cg_tree *tree, unsigned controllers, const char *name,
+static int add(struct lat_cgroup *g, const struct lat_cg_tree *tree, unsigned controllers, bool needed, const char *name,
 	char say[LAT_CGROUP_SAY])
 {
 	struct lat_cg_dir *dir = &g->dir[g->count];
@@ -133,6 +133,7 @@ static int add(struct lat_cgroup *g, const struct lat_cg_tree *tree, unsigned co
 	dir->base = dir->parent = dir->fd = -1;
 	dir->v2 = tree->v2;
 	dir->controllers = controllers;
+	dir->needed = needed;
 	snprintf(dir->name, sizeof(dir->name), "%s", name);
 	r = make_dir(dir, tree, say);
 	if (r == 0)
@@ -162,7 +163,7 @@ static int add_all(struct lat_cgroup *g, const struct lat_cg_trees *trees, const
 		if (!trees->tree[i].v2)
 			continue;
 		here = left & trees->tree[i].controllers;
-		r = add(g, &trees->tree[i], here, name, say);
+		r = add(g, &trees->tree[i], here, here || o->programs, name, say);
 		left &= ~here;
 		if (r < 0 && r != -EEXIST && !here && !o->programs)
 			r = 0;
@@ -177,7 +178,7 @@ static int add_all(struct lat_cgroup *g, const struct lat_cg_trees *trees, const
 		here = left & tree->controllers;
 		if (tree->v2 || (!here && !(more & tree->controllers)))
 			continue;
-		r = add(g, tree, here, name, say);
+		r = add(g, tree, here, here, name, say);
 		left &= ~here;
 		if (r < 0 && r != -EEXIST && !here) /* of use, but no limit hangs on it */
 			r = 0;
@@ -234,6 +235,7 @@ int lat_cgroup_make(const struct lat_cgroup_options *options, struct lat_cgroup 
 	if (r == 0) {
 		g->limits = options->limits;
 		g->keeper_word = -1;
+		g->maker = getpid();
 		memcpy(g->hidden, trees->hidden, sizeof(g->hidden));
 		r = -EEXIST;
 	}
@@ -272,8 +274,11 @@ int lat_cgroup_join(struct lat_cgroup *group, pid_t pid)
 	int r = 0;
 
 	snprintf(text, sizeof(text), "%d", (int)pid);
-	for (unsigned i = 0; i < group->count && r == 0; i++)
+	for (unsigned i = 0; i < group->count && r == 0; i++) {
 		r = lat_cg_write(group->dir[i].fd, "cgroup.procs", text);
+		if (r < 0 && r != -ESRCH && !group->dir[i].needed)
+			r = 0;
+	}
 	return r;
 }
 
@@ -304,11 +309,21 @@ int lat_cgroup_kill(struct lat_cgroup *group, int timeout_ms)
 
 void lat_cgroup_close(struct lat_cgroup *group)
 {
+	bool ended;
+
 	if (!group)
 		return;
-	lat_cgroup_kill(group, CLOSE_MS);
-	lat_cg_keeper_stop(group, lat_cg_remove_all(group->dir, group->count));
-	drop(group);
+	if (group->maker == getpid()) {
+		ended = lat_cgroup_kill(group, CLOSE_MS) == 0;
+		lat_cg_keeper_stop(group, lat_cg_remove_all(group->dir, group->count), ended);
+		drop(group);
+	}
+	for (unsigned i = 0; i < group->count; i++) { /* of a copy */
+		lat_close(&group->dir[i].fd);
+		lat_close(&group->dir[i].parent);
+		lat_close(&group->dir[i].base);
+	}
+	lat_close(&group->keeper_word);
 	close_all(group->hidden);
 	free(group);
 }

@@ -29,6 +29,7 @@ struct lat_cg_trees {
 /* The group in one hierarchy. */
 struct lat_cg_dir {
 	bool v2, moved;            /* moved: the caller went to LAT_CG_CALLER below base */
+	bool needed;               /* limits or programs hang on it; else it is there to kill or to count */
 	unsigned controllers;      /* those that hold our limits here */
 	int base, parent, fd;      /* of .../, .../lattice, .../lattice/NAME (locked) */
 	char name[NAME_MAX + 1];
@@ -41,6 +42,7 @@ struct lat_cgroup {
 	struct lat_cgroup_limits limits;
 	int hidden[LAT_CG_DIRS];   /* mounts that paths lead over, or -1 */
 	uint64_t id;
+	pid_t maker;               /* a copy of the group in a forked child is not the group */
 	pid_t keeper;
 	int keeper_word;           /* a byte: it is not needed any more */
 };
@@ -80,12 +82,13 @@ int lat_cg_remove(int parent, int dir, const char *name);
 void lat_cg_sweep(int parent, bool v2);
 /* All directories of the group. */
 int lat_cg_kill_all(struct lat_cg_dir *dir, unsigned count, int timeout_ms);
-/* false: the parent has to go, too, and that is not ours to do (any more): the keeper's, who has the maker's rights of old. */
+/* false: something is left: a process does not end, or the parent has to go, too, and that is not ours to do (any more). It is
+ * the keeper's then, who has the maker's rights of old. */
 bool lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count);
 
 /* cgroup_keeper.c */
 int lat_cg_keeper_start(struct lat_cgroup *group);
-/* It is not needed any more (removed), or does what is left to be removed: waits for its end. */
-void lat_cg_keeper_stop(struct lat_cgroup *group, bool removed);
+/* It is not needed any more (removed), or does what is left to be removed. Waits for its end, unless processes do not end. */
+void lat_cg_keeper_stop(struct lat_cgroup *group, bool removed, bool wait);
 
 #endif

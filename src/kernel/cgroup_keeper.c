@@ -94,14 +94,14 @@ int lat_cg_keeper_start(struct lat_cgroup *group)
 	return 0;
 }
 
-void lat_cg_keeper_stop(struct lat_cgroup *group, bool removed)
+void lat_cg_keeper_stop(struct lat_cgroup *group, bool removed, bool wait)
 {
 	if (group->keeper <= 0)
 		return;
 	if (removed)
 		send(group->keeper_word, "", 1, MSG_NOSIGNAL); /* it may have been killed */
 	lat_close(&group->keeper_word);
-	while (waitpid(group->keeper, NULL, __WCLONE) < 0 && errno == EINTR) {
+	while (wait && waitpid(group->keeper, NULL, __WCLONE) < 0 && errno == EINTR) {
 	}
 	group->keeper = 0;
 }

@@ -168,12 +168,16 @@ bool lat_cg_remove_all(struct lat_cg_dir *dir, unsigned count)
 {
 	const struct timespec pause = { 0, 2 * LAT_NS_PER_MS };
 	bool whole = true;
+	int r;
 
 	for (unsigned i = 0; i < count; i++) {
 		/* The last of them may still be on its way out. */
 		for (int tries = 0; dir[i].fd >= 0 && tries < 250; tries++) {
-			if (lat_cg_remove(dir[i].parent, dir[i].fd, dir[i].name) != -EBUSY)
+			r = lat_cg_remove(dir[i].parent, dir[i].fd, dir[i].name);
+			if (r != -EBUSY)
 				break;
+			if (tries == 249)
+				whole = false;
 			nanosleep(&pause, NULL);
 		}
 		lat_close(&dir[i].fd);

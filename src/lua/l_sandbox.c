@@ -82,7 +82,7 @@ struct run_state {
 	struct lat_run_options options;
 	struct lat_worker_ops ops;
 	char **lists[4]; /* argv, hide, readonly, watch: NULL-terminated, malloc'ed */
-	char *name, *run_id, *own_routes, *passed_over, *device, *agent, *agent_policy;
+	char *name, *run_id, *own_routes, *passed_over, *limits_missing, *device, *agent, *agent_policy;
 	struct lat_rlimit rlimits[16];
 	struct lat_port_span *ports;
 	struct lat_audit_route *routes;
@@ -106,6 +106,7 @@ static void run_close(void *object)
 	free(s->run_id);
 	free(s->own_routes);
 	free(s->passed_over);
+	free(s->limits_missing);
 	free(s->device);
 	free(s->agent);
 	free(s->agent_policy);
@@ -325,6 +326,7 @@ static int l_run(lua_State *L)
 	o->name = s->name = field_string(L, "name");
 	o->run_id = s->run_id = field_string(L, "run_id");
 	o->passed_over = s->passed_over = field_string(L, "passed_over");
+	o->limits_missing = s->limits_missing = field_string(L, "limits_missing");
 	s->own_routes = field_string(L, "audit");
 	r = all_routes(s->own_routes, g->info, &s->routes, &s->route_count);
 	if (r < 0)

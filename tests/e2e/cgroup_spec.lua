@@ -248,8 +248,9 @@ echo end]] })
     local function as_nobody(options)
       local policy = world:file("nobody.lua", 'policy "t" limits { memory = "64M", pids = 20 }')
       -- outside of `ip netns exec`, which hides the hierarchies
-      local out = shell(("cd %s && setpriv --reuid 65534 --regid 65534 --clear-groups %s run --mode user -q -p %s %s -- "
-        .. "echo ran 2>&1; echo status $?"):format(world.home, World.lattice_path, policy, options))
+      local out = shell(("cd %s && setpriv --reuid 65534 --regid 65534 --clear-groups %s run --mode user -q -p %s "
+        .. "--audit nobody.jsonl %s -- echo ran 2>&1; echo status $?")
+        :format(world.home, World.lattice_path, policy, options))
       return out
     end
 
@@ -265,6 +266,10 @@ echo end]] })
     it("is let pass by --allow-missing-limits, with a warning", function()
       local out = as_nobody("--allow-missing-limits")
       assert.matches("warning: not enforced here: memory\n.*ran\nstatus 0", out)
+      local records = World.find(World.records(world.home .. "/nobody.jsonl"), { kind = "limit" })
+      local record = records[1].unmapped.lattice
+      assert.equal("memory", record.name)
+      assert.equal("not enforced on this host, and accepted so", record.text)
     end)
   end)
 

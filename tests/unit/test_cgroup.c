@@ -116,6 +116,26 @@ static void a_group_is_made_and_leaves_nothing(void **state)
 	assert_false(any_left(NULL, paths, &count));
 }
 
+static void a_copy_in_a_forked_child_is_not_the_group(void **state)
+{
+	struct lat_cgroup *g = make((struct lat_cgroup_options){ .limits = { .pids = 10 } });
+	char paths[8][512];
+	unsigned count;
+	pid_t member = child_in(g, forever, NULL), pid = fork();
+
+	(void)state;
+	if (pid == 0) {
+		lat_cgroup_close(g);
+		_exit(0);
+	}
+	assert_int_equal(wait_for(pid), 0);
+	assert_true(any_left(g, paths, &count));
+	assert_int_equal(waitpid(member, NULL, WNOHANG), 0);
+	lat_cgroup_close(g);
+	wait_for(member);
+	assert_false(any_left(NULL, paths, &count));
+}
+
 static void programs_get_a_v2_group_with_its_id(void **state)
 {
 	struct lat_cgroup *g = make((struct lat_cgroup_options){ .programs = true });
@@ -435,6 +455,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_group_is_made_and_leaves_nothing),
+		cmocka_unit_test(a_copy_in_a_forked_child_is_not_the_group),
 		cmocka_unit_test(programs_get_a_v2_group_with_its_id),
 		cmocka_unit_test(a_name_in_use_is_refused_or_made_unique),
 		cmocka_unit_test(bad_names_are_refused),

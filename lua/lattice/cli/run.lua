@@ -243,6 +243,7 @@ function M.run(args)
     agent_policy = agent and agent.policy or nil,
     argv = args.rest, name = args.name, run_id = run_id(sys), audit = json.encode(routes),
     hide = hide, readonly = readonly, rlimits = held.rlimits, group = held.group, passed_over = passed_over,
+    limits_missing = held.missing_names,
     preload = mode.name == "preload",
     watch = args.watch and readonly or nil,
     audit_only = args.audit_only, learn = args.learn ~= nil,

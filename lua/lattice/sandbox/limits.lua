@@ -41,6 +41,7 @@ end
 ---@field group? lattice.cgroup.Group  made, empty; the caller closes it
 ---@field rlimits table<string, integer>  for sandbox.run
 ---@field missing { name: string, reason: string }[]  what nothing holds here, and why
+---@field missing_names? string  the names of these, for the audit
 ---@field held table<string, string>  name -> "group" or "rlimit"
 
 --- Makes what holds the limits here.
@@ -78,6 +79,7 @@ function M.take(limits, options)
       taken.rlimits.pids, taken.held.pids = limits.pids, "rlimit"
     end
   end
+  if #taken.missing > 0 then taken.missing_names = M.names_missing(taken) end
   return taken
 end
 
