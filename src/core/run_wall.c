@@ -197,8 +197,7 @@ static void end(struct lat_run *run, char say[LAT_RUN_SAY])
 
 	if (w->agent) {
 		lat_wall_agent_end(w);
-		if (w->pump)
-			lat_pump_flush(w->pump);
+		lat_wall_events_done(w);
 		return;
 	}
 	if (!w->pump || !w->ring)
@@ -208,6 +207,7 @@ static void end(struct lat_run *run, char say[LAT_RUN_SAY])
 		return;
 	lat_wall_events_read(w);
 	lat_wall_events_end(w);
+	lat_wall_events_done(w);
 	count(w, say);
 }
 

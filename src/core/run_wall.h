@@ -112,6 +112,7 @@ int lat_wall_events_open(struct lat_wall *w);
 void lat_wall_events_read(struct lat_wall *w);
 /* Flows that are still open get their CLOSE records: nothing inside lives any more. */
 void lat_wall_events_end(struct lat_wall *w);
+void lat_wall_events_done(struct lat_wall *w);
 void lat_wall_events_close(struct lat_wall *w);
 
 /* ---- run_wall_agent.c: the same by the agent ---- */

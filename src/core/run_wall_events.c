@@ -237,6 +237,13 @@ void lat_wall_events_end(struct lat_wall *w)
 	lat_pump_flush(w->pump);
 }
 
+/* What was lost is told while there is still an audit to tell it to. */
+void lat_wall_events_done(struct lat_wall *w)
+{
+	lat_pump_free(w->pump, 0);
+	w->pump = NULL;
+}
+
 void lat_wall_events_close(struct lat_wall *w)
 {
 	if (w->ring) {
@@ -245,6 +252,6 @@ void lat_wall_events_close(struct lat_wall *w)
 	}
 	if (w->agent && w->ring_item.ready)
 		lat_poller_del(w->run->poller, &w->ring_item);
-	lat_pump_free(w->pump, 0);
+	lat_wall_events_done(w);
 	free(w->flows);
 }
