@@ -49,22 +49,23 @@ end
 ---@param shipped fun(name: string): string?
 ---@param uncounted? fun(fn: function, ...): any  calls fn without counting instructions
 ---@param quick? fun(): userdata, function  keeps the common rules in C: they have no table in policy.rules
+---@param build? fun(policy: table): fun(flow: table): table  makes the generation now, to judge its tests by it
 ---@return table? policy
 ---@return string info_or_error  a JSON description, or the errors, one a line
-function M.load(spec_json, read, shipped, uncounted, quick)
+function M.load(spec_json, read, shipped, uncounted, quick, build)
   local json = require "lattice.json"
   local policies = require "lattice.policy"
   local spec = json.decode(spec_json)
   local policy, errors = policies.load {
     files = plain(spec.files), sources = plain(spec.sources), rules_before = plain(spec.rules_before),
-    mesh = plain(spec.mesh), read = read, shipped = shipped, uncounted = uncounted, quick = quick, run_tests = true,
+    mesh = plain(spec.mesh), read = read, shipped = shipped, uncounted = uncounted, run_tests = true,
+    quick = quick, build = build, keep_entries = spec.keep_entries,
   }
   if not policy then
     local lines = {}
     for i, err in ipairs(errors) do lines[i] = policies.format_error(err) end
     return nil, table.concat(lines, "\n")
   end
-  policy.keep_entries = spec.keep_entries
   return policy, json.encode {
     name = policy.name, default = policy.default, rules = #policy.rules, files = policy.files,
     limits = next(policy.limits or {}) and policy.limits or nil, audit = M.routes(policy.audit),

@@ -5,6 +5,7 @@
 #include "lua/loader.h"
 #include "lua/api.h"
 #include "lua/embed.h"
+#include "lua/flow_args.h"
 #include "lua/l_policy.h"
 #include "lua/quick.h"
 #include "lua/runtime_impl.h"
@@ -269,11 +270,49 @@ struct load_call {
 	struct lat_loader *loader;
 	uint32_t number;
 	struct lat_policy *policy;
+	struct lat_pins *pins; /* for its tests */
 	char *info;
 	char *error; /* malloc'ed */
 };
 
-/* generation.load(spec, read, shipped, uncounted, quick) -> policy, info | nil, text */
+/* judge(flow) -> verdict, with the rule's text; by the generation that build made */
+static int l_judge(lua_State *L)
+{
+	struct load_call *c = lua_touserdata(L, lua_upvalueindex(1));
+	struct lat_flow flow = { .sport = 0 };
+	struct lat_verdict v;
+
+	lua_settop(L, 1);
+	lat_lua_check_flow(L, 1, &flow);
+	lua_getfield(L, 1, "names");
+	lat_lua_pin_names(L, 2, c->pins, &flow.remote);
+	lat_policy_judge(c->policy, c->pins, &flow, 0, &v);
+	lat_lua_push_verdict(L, &v);
+	if (v.rule) {
+		lua_pushstring(L, c->policy->spec.rules[v.rule - 1].text);
+		lua_setfield(L, -2, "text");
+	}
+	return 1;
+}
+
+/* build(policy) -> judge */
+static int l_build(lua_State *L)
+{
+	struct load_call *c = lua_touserdata(L, lua_upvalueindex(1));
+
+	lua_settop(L, 1);
+	if (c->policy)
+		return luaL_error(L, "the policy is built already");
+	if (lat_lua_check_policy(L, 1, c->number, &c->policy) < 0)
+		return lua_error(L);
+	if (lat_pins_new(LAT_LUA_FLOW_NAMES, &c->pins) < 0)
+		return luaL_error(L, "out of memory");
+	lua_pushvalue(L, lua_upvalueindex(1));
+	lua_pushcclosure(L, l_judge, 1);
+	return 1;
+}
+
+/* generation.load(spec, read, shipped, uncounted, quick, build) -> policy, info | nil, text */
 static int deliver_load(lua_State *L)
 {
 	struct load_call *c = lua_touserdata(L, 1);
@@ -291,8 +330,12 @@ static int deliver_load(lua_State *L)
 	lua_pushcfunction(L, l_shipped);
 	lua_pushcfunction(L, lat_limits_uncounted);
 	lua_pushcfunction(L, lat_quick_new);
-	lua_call(L, 5, 2);
+	lua_pushlightuserdata(L, c);
+	lua_pushcclosure(L, l_build, 1);
+	lua_call(L, 6, 2);
 	if (lua_isnil(L, -2)) {
+		lat_policy_unref(c->policy);
+		c->policy = NULL;
 		c->error = strdup(luaL_tolstring(L, -1, NULL));
 		return 0;
 	}
@@ -300,7 +343,7 @@ static int deliver_load(lua_State *L)
 	if (!c->info)
 		return luaL_error(L, "out of memory");
 	lua_pop(L, 1);
-	if (lat_lua_check_policy(L, lua_gettop(L), c->number, &c->policy) < 0) {
+	if (!c->policy && lat_lua_check_policy(L, lua_gettop(L), c->number, &c->policy) < 0) {
 		c->error = strdup(luaL_tolstring(L, -1, NULL));
 		return 0;
 	}
@@ -338,6 +381,7 @@ int lat_loader_load(struct lat_loader *l, uint32_t number, struct lat_policy **p
 		return r;
 	e = calloc(1, sizeof(*e));
 	r = e ? lat_rt_enter(rt, deliver_load, &c, e) : -ENOMEM;
+	lat_pins_free(c.pins);
 	if (r < 0) {
 		free(c.error);
 		c.error = strdup(e && e->text[0] ? e->text : strerror(-r));

@@ -26,14 +26,22 @@ local function mesh_prefixes(list)
   return out
 end
 
-local function lower_rules(self)
+-- Tables of C judge addresses: a test of a name that has none wants the rules themselves.
+local function tests_have_addresses(tests)
+  for _, test in ipairs(tests) do
+    if not test.flow.addr then return false end
+  end
+  return true
+end
+
+local function lower_rules(self, tests)
   -- What was stopped on its way to too many rules has its error already; checking them all would take long.
   if #self.problems.list > 0 and #self.rules > MANY_RULES then return {} end
   local checker = check.new(self.problems, self.sets)
   local mesh, rules, quick = mesh_prefixes(self.opts.mesh), {}, fast.new(checker)
   local said, i = self.rules, 1
   local store, take
-  if self.opts.quick and #self.tests == 0 then store, take = self.opts.quick() end -- tests want every rule's table
+  if self.opts.quick and tests_have_addresses(tests) then store, take = self.opts.quick() end
   while true do
     if take then i = take(store, said, i, rules, quick) end
     local raw = said[i]
@@ -86,8 +94,8 @@ local function policy_name(self)
 end
 
 local function assemble(self)
-  local rules, store = lower_rules(self)
   local tests = lower_tests(self)
+  local rules, store = lower_rules(self, tests)
   local default = self.default and self.default.value or "deny"
   local limits, unix = {}, {}
   for key, limit in pairs(self.limits) do limits[key] = limit.value end
@@ -100,19 +108,23 @@ local function assemble(self)
     audit = self.routes, tests = tests, unix = unix, handlers = self.handlers,
     on_error = self.on_error, rules = rules,
     names_open = lower.names_open(default, rules), quick = store, warnings = self.problems.warnings,
+    keep_entries = self.opts.keep_entries,
   }
 end
 
 --- The tests of a policy that fail. A test of a shipped file that was included speaks of that file alone.
 ---@param policy table
----@return table[] failures  { test, verdict, rule? }
-function M.failing_tests(policy)
+---@param judge? fun(flow: table): table  instead of the rules themselves, where they are not all tables
+---@return table[] failures  { test, verdict, text? }
+function M.failing_tests(policy, judge)
   local failures = {}
   for _, test in ipairs(policy.tests) do
     if not (test.source.shipped and test.source.depth > 0) then
-      local verdict = eval.judge(policy, test.flow)
+      local verdict = judge and judge(test.flow) or eval.judge(policy, test.flow)
       if verdict.verdict ~= test.expect then
-        failures[#failures + 1] = { test = test, verdict = verdict, rule = policy.rules[verdict.rule] }
+        local rule = policy.rules[verdict.rule]
+        failures[#failures + 1] = { test = test, verdict = verdict, text = verdict.text or rule and rule.text,
+          rule = rule or nil }
       end
     end
   end
@@ -120,9 +132,10 @@ function M.failing_tests(policy)
 end
 
 local function report_tests(self, policy)
-  for _, failure in ipairs(M.failing_tests(policy)) do
+  local judge = policy.quick and #policy.tests > 0 and self.opts.build(policy) or nil
+  for _, failure in ipairs(M.failing_tests(policy, judge)) do
     local test, verdict = failure.test, failure.verdict
-    local by = failure.rule and ("rule %d, %s: %s"):format(verdict.rule, verdict.where, failure.rule.text)
+    local by = verdict.rule > 0 and ("rule %d, %s: %s"):format(verdict.rule, verdict.where, failure.text)
       or ("the default, %s"):format(policy.default)
     self.problems:report(test.source, test.line, {
       message = ("test failed: expected %s, the verdict is %s by %s"):format(test.expect,
@@ -134,7 +147,7 @@ end
 --- Loads a policy. opts: files, sources ({name, text}), rules_before, shipped (name -> text), read (path -> text | nil,
 --- why; default: io.open), mesh (prefixes), run_tests, budget ({ instructions, memory, work }),
 --- uncounted (fn, ... -> what fn returns: for work that the number of rules bounds), quick (-> store, take: keeps the common
---- rules of a policy without tests in C; they are false in rules).
+--- rules in C; they are false in rules), build (policy -> judge: makes tables of it in C, for its tests), keep_entries.
 ---@param opts table
 ---@return table? policy
 ---@return table[]? errors  { file, line, col, message, expected, suggestion, text }

@@ -134,6 +134,22 @@ describe("rules taken in C", function()
       test { deny = "tcp to 10.0.0.1 port 443" }]])
   end)
 
+  it("are judged by the tests of a policy as by Lua", function()
+    for _, test in ipairs({ 'allow = "tcp to 10.0.0.1 port 443"', 'deny = "tcp to 10.0.0.1 port 443"',
+      'deny = { "udp to 10.0.0.1 port 443", "in tcp from 10.0.0.1 port 443" }', 'allow = "udp to 10.0.0.1 port 443"',
+      'allow = "tcp to db.example at 192.0.2.1 port 443"', 'deny = "tcp to db.example at 192.0.2.1 port 443"',
+      'allow = "tcp to db.example port 443"', 'allow = "tcp to db.example at 10.9.9.9 port 80"', 'deny = "nonsense"',
+      'deny = "tcp to x.example port 443"', 'allow = "icmp to 10.0.0.7"', 'deny = "tcp to 2001:db8::1 port 1"' }) do
+      agree(([[
+        allow "tcp to 10.0.0.0/8 port 443"
+        allow "tcp to db.example port 443"
+        ask "icmp to 10.0.0.7"
+        deny "udp to 10.0.0.0/8 port 443"
+        audit "tcp to 2001:db8::/32"
+        test { %s }]]):format(test))
+    end
+  end)
+
   it("are as many as a policy may have", function()
     local text = in_c('for i = 1, 250000 do deny("tcp to 10.0.0.0/8 port " .. (i % 65535 + 1)) end')
     assert.equal(500000, select(2, text:gsub("\n", "")) + 1)
