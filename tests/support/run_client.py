@@ -104,7 +104,10 @@ def main():
         nonlocal number
         text = json.dumps({"v": 1, "id": number, "verb": verb, "args": what}).encode()
         number += 1
-        conn.sendall(struct.pack(">I", len(text)) + text)
+        try:
+            conn.sendall(struct.pack(">I", len(text)) + text)
+        except BrokenPipeError:
+            pass  # what it said before is read
 
     send("run", args)
     print("init %s" % args["pid"], flush=True)

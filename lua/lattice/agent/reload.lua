@@ -46,7 +46,7 @@ function M.needs_restart(old, new)
   if not same(old.writers, new.writers) then add(new.file, "writers has changed") end
   if not same(old.names, new.names) then add(new.file, "names has changed") end
   if #old.pairs == 0 and #new.pairs > 0 then add(new.file, "the first nat or forward") end
-  if #old.runs == 0 and #new.runs > 0 then add(new.file, "the first runs") end
+  if not old.runs.said and new.runs.said then add(new.file, "the first runs") end
   table.sort(problems)
   return problems
 end

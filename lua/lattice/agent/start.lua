@@ -134,6 +134,8 @@ end
 local function drop_privileges(agent)
   local sys, keep = require("lattice.sys"), { "net_admin", "bpf" }
   if agent.enforcing.name == "iptables" or #agent.config.pairs > 0 then keep[#keep + 1] = "net_raw" end
+  -- The programs of a group are too much for the verifier without it.
+  if agent.config.runs.said then keep[#keep + 1] = "perfmon" end
   agent.capabilities = keep
   return sys.keep_capabilities(keep)
 end
@@ -239,7 +241,7 @@ local function start(agent, undo)
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)
     if not ok then return nil, ("%s: %s"):format(device.where, tostring(err)), code or "unavailable" end
   end
-  if #config.runs > 0 then
+  if config.runs.said and require("lattice.sys").version().edition == "pro" then
     ok, err, code = agent.runs:hold()
     if not ok then return nil, err, code or "unavailable" end
     undo(function() return agent.runs:release() end)

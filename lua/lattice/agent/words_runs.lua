@@ -95,6 +95,7 @@ function M.new(ctx, once)
   return function(value)
     local source, line = ctx.place()
     if not once(source, line) then return end
+    ctx.config.runs.said = true
     if type(value) ~= "table" or settings.is_marker(value) then
       return ctx:problem(source, line, ("runs takes a list of tables, not %s"):format(describe(value)),
         "runs { { user = \"alice\", policies = { \"agent.lua\" } } }")

@@ -39,7 +39,7 @@
 ---@field writers? string[]   users who may use its read-write verbs, beside root: writers { "operator" }
 ---@field pins string           directory on a bpffs
 ---@field names? { listen?: string, observe: boolean }  DNS on the node
----@field runs lattice.agent.RunsOf[]  users who may have their commands walled; most: how many at a time, of all
+---@field runs lattice.agent.RunsOf[]  users who may have their commands walled; most: how many at a time, of all; said: the word is there
 ---@field handlers { flow: lattice.agent.Handler[] }    on("flow", fn), in order; what they raise is logged by the agent
 ---@field warnings string[]
 
