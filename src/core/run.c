@@ -116,12 +116,17 @@ static void on_uv(struct lat_poll_item *item, uint32_t events)
 	(void)events;
 }
 
+/* Back from the busy period, the next full tick is due when it was: calls that come and go may not put it off for ever. */
 static void arm_tick(struct lat_run *run, unsigned ms)
 {
 	struct itimerspec every = { { 0, (long)(ms * LAT_NS_PER_MS) }, { 0, (long)(ms * LAT_NS_PER_MS) } };
+	uint64_t since;
 
 	if (run->tick_ms == ms)
 		return;
+	since = (lat_now_ns() - run->ticked_ns) / LAT_NS_PER_MS;
+	if (ms == TICK_MS)
+		every.it_value.tv_nsec = since < TICK_MS ? (long)((TICK_MS - since) * LAT_NS_PER_MS) : 1;
 	run->tick_ms = ms;
 	timerfd_settime(run->tick.fd, 0, &every, NULL);
 }
