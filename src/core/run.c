@@ -327,7 +327,7 @@ static void tear_down(struct lat_run *run)
 			lat_summary_json(run->summary, stderr, run->status, lost);
 		else
 			lat_summary_print(run->summary, stderr, lost);
-		if (o->verbose && say[0] && !o->json)
+		if ((o->verbose || !run->mode->told) && say[0] && !o->json)
 			fprintf(stderr, "lattice: %s\n", say);
 	}
 	run->mode->close(run);

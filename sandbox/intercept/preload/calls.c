@@ -160,9 +160,17 @@ static ssize_t length(const struct msghdr *m)
 /* An ancillary routing header sends the packet elsewhere than the address says. */
 static bool rerouted(const struct msghdr *m)
 {
-	for (struct cmsghdr *c = m->msg_control ? CMSG_FIRSTHDR(m) : NULL; c; c = CMSG_NXTHDR((struct msghdr *)m, c))
+	size_t at = 0;
+
+	while (m->msg_control && at + sizeof(struct cmsghdr) <= m->msg_controllen) { /* CMSG_NXTHDR is a function of glibc's */
+		const struct cmsghdr *c = (const struct cmsghdr *)((const char *)m->msg_control + at);
+
 		if (c->cmsg_level == IPPROTO_IPV6 && (c->cmsg_type == IPV6_RTHDR || c->cmsg_type == IPV6_2292RTHDR))
 			return true;
+		if (c->cmsg_len < sizeof(*c) || c->cmsg_len > m->msg_controllen - at)
+			return false; /* the kernel refuses it */
+		at += CMSG_ALIGN(c->cmsg_len);
+	}
 	return false;
 }
 
