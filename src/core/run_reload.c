@@ -100,6 +100,7 @@ static void refuse(struct lat_run *run, const char *why)
 {
 	lat_error("reload refused, the old policy stays: %s", why);
 	lat_run_reload_end(run);
+	requestion(run); /* those that waited for its end */
 	tell(run, LAT_ACTION_DENY, 0, why);
 }
 
@@ -174,6 +175,8 @@ void lat_run_worker_done(void *ctx, struct lat_answer *a)
 
 		if (q.id != a->id)
 			continue;
+		if (a->stale && run->next.policy) /* loaded, but not in force yet: asked again when it is, or is refused */
+			return;
 		if (q.generation == a->generation) /* an answer of an older generation is not used */
 			lat_run_answered(run, &q, a);
 		return;

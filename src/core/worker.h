@@ -36,6 +36,7 @@ struct lat_answer {
 	uint8_t for_run;    /* the answer holds for this destination for the rest of the run (or ttl_s) */
 	uint8_t scope;      /* enum lat_scope, of an answer with for_run */
 	uint8_t failed;     /* the handler broke its limits, failed or gave nonsense; RELOAD: refused */
+	uint8_t stale;      /* nobody was asked: the thread has another generation by now */
 	uint32_t ttl_s;     /* 0: no limit */
 	struct lat_policy *policy; /* RELOAD: the new generation, one reference */
 	void *extra;        /* RELOAD: what ops made beside it (audit routes ...), for the owner of ops */

@@ -474,7 +474,10 @@ void lat_loader_answer(struct lat_loader *l, const struct lat_question *q, struc
 	struct lat_rt_error *e = calloc(1, sizeof(*e));
 	int r = -ENOMEM;
 
-	if (e && l->rt && q->generation == l->generation) {
+	a->stale = q->generation != l->generation;
+	if (a->stale) {
+		r = -ESTALE;
+	} else if (e && l->rt) {
 		limits.memory = lat_rt_memory(l->rt) + ANSWER_MEMORY;
 		lat_rt_set_limits(l->rt, &limits);
 		r = lat_rt_enter(l->rt, deliver_answer, &c, e);
@@ -487,7 +490,9 @@ void lat_loader_answer(struct lat_loader *l, const struct lat_question *q, struc
 		snprintf(a->text, sizeof(a->text), "on(\"%s\") failed, so this was %s: %s",
 			q->kind < LAT_QUESTION_RELOAD ? kinds[q->kind] : "",
 			a->action == LAT_ACTION_ALLOW ? "allowed, as declared" : "denied",
-			e && e->text[0] ? e->text : strerror(-r));
+			e && e->text[0] ? e->text
+			: a->stale	? "its policy is not the loaded one any more; reload once more"
+					: strerror(-r));
 	}
 	free(e);
 }
