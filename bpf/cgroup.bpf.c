@@ -68,6 +68,25 @@ static __always_inline int bind_device(struct bpf_sock_addr *ctx)
 	return refuse(ENODEV);
 }
 
+/* What the socket is bound to, for a look at who is at the other end: one that is connected is found by its peer alone. */
+static __always_inline void set_own_end(struct bpf_sock_addr *ctx, struct packet *p)
+{
+	struct bpf_sock *sk = ctx->sk;
+	__u32 addr, port;
+
+	if (!sk)
+		return;
+	port = sk->src_port;
+	p->key.local_port = bpf_htons((__u16)port);
+	if (p->key.is6) { /* loopback is one address */
+		*(__u64 *)(p->key.local + 0) = 0;
+		*(__u64 *)(p->key.local + 8) = PAIR(0, bpf_htonl(1));
+	} else {
+		addr = sk->src_ip4;
+		set_v4(p->key.local, addr ? addr : LOCALHOST);
+	}
+}
+
 /* What the address that p names may be used for: 1 to let the call be made. */
 static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *p, int sends)
 {
@@ -82,8 +101,11 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *
 		set_current(who);
 	if (p->key.proto == PROTO_UDP && !sends)
 		return loopback ? 1 : bind_device(ctx);
-	if (loopback && PROTO_RESOLVED(p->key.proto) && IS_OURS(ctx, &p->key))
-		return 1;
+	if (loopback && PROTO_RESOLVED(p->key.proto)) {
+		set_own_end(ctx, p);
+		if (IS_OURS(ctx, &p->key))
+			return 1;
+	}
 	__builtin_memset(&q, 0, sizeof(q));
 	q.live = live ? *(volatile __u64 *)live : 0;
 	lat_judge(&q, &p->key, DIR_OUT, port);

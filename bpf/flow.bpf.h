@@ -381,6 +381,8 @@ static __always_inline int by_flow(struct __sk_buff *skb, struct packet *p, stru
 	struct lat_tc_flow *flow = p->untracked ? 0 : bpf_map_lookup_elem(&lat_flows, &p->key);
 	int other_way = 0, verdict;
 
+	if (flow && may_have_changed(flow, &p->key, p->begins))
+		flow = 0;
 	if (flow && now - flow->seen_ns <= patience(flow, p->key.proto)) {
 		if (!p->begins || (p->dir == flow->dir && !has_ended(flow) && passes(flow->action))) {
 			verdict = known(skb, p, flow, q, now);
@@ -404,7 +406,7 @@ static __always_inline int open_flow(struct __sk_buff *skb, struct lat_tc_key *k
 	key->ifindex = KEY_DEVICE(skb);
 	flow = bpf_map_lookup_elem(&lat_flows, key);
 	if (!flow || flow->stamp != LAT_TC_LIVE_STAMP(live) || !passes(flow->action) || (flow->state & LAT_TC_RST) ||
-		now - flow->seen_ns > patience(flow, key->proto))
+		now - flow->seen_ns > patience(flow, key->proto) || may_have_changed(flow, key, 0))
 		return 0;
 	flow->seen_ns = now;
 	count(live, flow->count_row, skb->len);

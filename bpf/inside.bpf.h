@@ -80,6 +80,13 @@ static __always_inline int is_resolver(const struct lat_tc_key *key)
 		*(const __u32 *)(key->remote + 12) == bpf_htonl(0x7f000001);
 }
 
+/* Somebody else may have the other end's port by now: a socket that went away leaves its place to whoever binds next, and
+ * only a connection of TCP is over then. */
+static __always_inline int may_have_changed(const struct lat_tc_flow *flow, const struct lat_tc_key *key, int begins)
+{
+	return (flow->state & LAT_TC_INSIDE) && (key->proto != PROTO_TCP || begins) && !is_resolver(key);
+}
+
 /* A packet of no flow: does it pass without the tables? */
 __noinline int lat_inside(struct __sk_buff *skb, struct packet *p)
 {
@@ -229,6 +236,11 @@ static __always_inline int off_device(struct __sk_buff *skb)
 }
 
 static __always_inline int inside(struct __sk_buff *skb, struct packet *p, struct question *q)
+{
+	return 0;
+}
+
+static __always_inline int may_have_changed(const struct lat_tc_flow *flow, const struct lat_tc_key *key, int begins)
 {
 	return 0;
 }
