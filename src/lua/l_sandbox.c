@@ -172,6 +172,8 @@ static void reload(struct run_state *s, const struct lat_question *q, struct lat
 			error ? error : strerror(-r));
 		free(extra);
 	} else {
+		if (!lat_loader_same_limits(s->generation->info, info))
+			lat_warn("reload: the policy has other limits now; a run keeps those that it began with");
 		extra->base.routes = extra->routes;
 		extra->base.route_count = extra->count;
 		extra->base.release = release;

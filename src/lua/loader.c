@@ -497,6 +497,17 @@ void lat_loader_answer(struct lat_loader *l, const struct lat_question *q, struc
 	free(e);
 }
 
+bool lat_loader_same_limits(const char *one, const char *other)
+{
+	json_t *a = json_loads(one, 0, NULL), *b = json_loads(other, 0, NULL);
+	json_t *la = json_object_get(a, "limits"), *lb = json_object_get(b, "limits");
+	bool same = la == lb || json_equal(la, lb);
+
+	json_decref(a);
+	json_decref(b);
+	return same;
+}
+
 int lat_loader_routes(const char *text, struct lat_audit_route **routes, size_t *count)
 {
 	static const char *const sinks[] = { "file", "syslog", "unix" };

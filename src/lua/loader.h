@@ -18,6 +18,8 @@ int lat_loader_load(struct lat_loader *loader, uint32_t number, struct lat_polic
 /* Runs the handler for the question; whatever goes wrong is a denial with answer->failed and a text. */
 void lat_loader_answer(struct lat_loader *loader, const struct lat_question *question, struct lat_answer *answer);
 
+/* Do two descriptions (info) name the same limits? */
+bool lat_loader_same_limits(const char *one, const char *other);
 /* Audit routes of JSON text: an array of { kinds, actions, sink, target, rotate }, or an object with that array under
  * "audit". *routes is malloc'ed; free with lat_loader_routes_free. 0, -EINVAL, -ENOMEM. */
 int lat_loader_routes(const char *json, struct lat_audit_route **routes, size_t *count);

@@ -267,6 +267,19 @@ for pid in all: os.kill(pid, 9)]] })
         end
       end)
 
+      test("a reload with other limits warns, and leaves them as they were", function()
+        local p = start(mode, "pids = 50", { "sh", "-c", "echo in; read x" }, { stdin = "open" })
+        p:expect("in\n")
+        world:file(p.name .. ".lua", 'policy "t" limits { pids = 40 }')
+        p:kill("sighup")
+        p:expect("the policy has other limits now; a run keeps those that it began with")
+        local pids
+        for _, path in ipairs(groups(p.name)) do pids = pids or number(path .. "/pids.max", "%d+") end
+        assert.equal(50, pids)
+        p:write("x\n")
+        assert.equal(0, p:wait().status, p.err)
+      end)
+
       -- By every group in sight: writing, making, spawning into it (CLONE_INTO_CGROUP asks for no writable mount), and
       -- mounting anew.
       test("the command cannot leave its group, make one, or change a limit", function()
