@@ -46,8 +46,12 @@ local function make_groups()
   return made
 end
 
-for _, mode in ipairs({ "user", "kernel" }) do
-  describe("escape, mode " .. mode .. ":", function()
+-- In kernel mode a policy with a question has every connect made by the supervisor.
+local question = 'ask "tcp to 198.51.100.9 port 9"'
+
+for _, case in ipairs({ { "user" }, { "kernel" }, { "kernel", question, ", with questions" } }) do
+  local mode, rules = case[1], policy .. (case[2] or "")
+  describe("escape, mode " .. mode .. (case[3] or "") .. ":", function()
     if missing or World.no_mode(mode) then
       pending("all of it", missing or World.no_mode(mode))
       return
@@ -120,7 +124,7 @@ while True: s.accept()[0].close(); print("reached", flush=True)
           end
         end
         before = leaks(of_sandbox)
-        local p = world:under(policy, { program[name], name }, { mode = mode, timeout = 120000, options = { "-q" }, env = {
+        local p = world:under(rules, { program[name], name }, { mode = mode, timeout = 120000, options = { "-q" }, env = {
           TRIES = tries, UNIX_PATH = world.home .. "/o.sock", INSIDE = "1", FORBIDDEN4 = of_sandbox[1],
           FORBIDDEN6 = of_sandbox[2], GROUP = of_sandbox[3], CGROUPS = cgroups[1] and table.concat(cgroups, ":"),
         } })
@@ -137,7 +141,7 @@ while True: s.accept()[0].close(); print("reached", flush=True)
     end
 
     it("positive: what the policy allows is reached", function()
-      local p = world:under(policy, { "bash", "-c",
+      local p = world:under(rules, { "bash", "-c",
         "exec 3<>/dev/tcp/203.0.113.9/80 && echo tcp; echo x > /dev/udp/203.0.113.9/80 && echo udp" }, { mode = mode })
       assert.equal("tcp\nudp\n", p.out)
     end)

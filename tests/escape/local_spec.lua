@@ -49,8 +49,12 @@ for address in ("203.0.113.1", "2001:db8::1"):
 local missing = World.missing() or
   (not require("luv").fs_access(World.helpers .. "local", "X") and "no build/helpers/local" or nil)
 
-for _, mode in ipairs({ "user", "kernel" }) do
-  describe("escape to the host, mode " .. mode .. ":", function()
+-- In kernel mode a policy with a question has every connect made by the supervisor.
+local question = 'ask "tcp to 198.51.100.9 port 9"'
+
+for _, case in ipairs({ { "user" }, { "kernel" }, { "kernel", question, ", with questions" } }) do
+  local mode, rules = case[1], policy .. " " .. (case[2] or "")
+  describe("escape to the host, mode " .. mode .. (case[3] or "") .. ":", function()
     if missing or World.no_mode(mode) then
       pending("all of it", missing or World.no_mode(mode))
       return
@@ -86,7 +90,7 @@ for _, mode in ipairs({ "user", "kernel" }) do
         local control = listening(function() return world:run("host", program, { user = "65534", env = env }) end)
         assert.matches("reached [1-9]", control.out .. control.err)
         local p, saw = listening(function()
-          return world:under(policy, program, { mode = mode, options = { "-q" }, env = env })
+          return world:under(rules, program, { mode = mode, options = { "-q" }, env = env })
         end)
         assert.equal("reached 0\n", p.out, p.err)
         assert.equal("listening\n", saw)
@@ -106,7 +110,7 @@ for _, mode in ipairs({ "user", "kernel" }) do
         return p:wait().out
       end
       assert.matches("reached 3", visit(world:start("host", program, { user = "65534", stdin = "open" })))
-      local p = world:under(policy, program, { mode = mode, stdin = "open", background = true, options = { "-q" } })
+      local p = world:under(rules, program, { mode = mode, stdin = "open", background = true, options = { "-q" } })
       assert.matches("reached 0", visit(p))
     end)
   end)
