@@ -8,6 +8,7 @@
 
 #define LAT_CG_PARENT "lattice"
 #define LAT_CG_CALLER "lattice.caller" /* the leaf that a delegated caller moves to: a group with controllers has no members */
+#define LAT_CG_BOUND "bindings" /* below the parent, not swept: bindings of an agent that may make none elsewhere (bindings.lua) */
 #define LAT_CG_DIRS 8
 
 enum lat_cg_controller { CG_MEMORY, CG_CPU, CG_IO, CG_PIDS, CG_CPUACCT, CG_FREEZER, CG_COUNT };

@@ -196,6 +196,10 @@ static void sweep_one(int parent, const char *name, int v2)
 
 	if (fd < 0)
 		return;
+	if (strcmp(name, LAT_CG_BOUND) == 0) {
+		close(fd);
+		return;
+	}
 	if (flock(fd, LOCK_EX | LOCK_NB) == 0 && lat_cg_kill_all(&dir, 1, SWEEP_MS) == 0)
 		lat_cg_remove(parent, fd, name);
 	close(fd);

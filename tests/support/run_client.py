@@ -3,9 +3,11 @@ the run's init, and does what stdin says.
 
 run_client.py SOCKET JSON        the args of the verb `run`; "pid": "child" (the default), "other" (a grandchild) or a number;
                                  "dns": true: binds a port of 127.0.0.1 and gives it as dns_port
+run_client.py -                  no agent: tries, listens, spawns and keeps itself, for tests/e2e/bindings_spec.lua
 stdin, a line each:
   try tcp|udp ADDRESS PORT [MS]  the child tries; prints "try open|refused|denied|silent"
   listen PORT                    the child listens on 127.0.0.1, prints "listen ok"
+  keep ADDRESS PORT              the child connects and stays so; prints "keep open|..."; "use" sends by it: "use open|..."
   spawn                          the child makes a grandchild that stays; prints "spawn PID"
   ask VERB JSON                  another verb on the connection; prints its answer
   hang                           stops reading the connection
@@ -53,6 +55,22 @@ def child(commands, answers):
             s.listen()
             kept.append(s)
             said = "listen ok"
+        elif words[0] == "keep":
+            s = socket.socket(socket.AF_INET6 if ":" in words[1] else socket.AF_INET)
+            s.settimeout(1.5)
+            said = "keep open"
+            try:
+                s.connect((words[1], int(words[2])))
+            except OSError as e:
+                said = "keep %s" % e
+            kept.append(s)
+        elif words[0] == "use":
+            said = "use open"
+            try:
+                kept[-1].send(b"?")
+                kept[-1].recv(16)
+            except OSError as e:
+                said = "use %s" % e
         else:
             pid = os.fork()
             if pid == 0:
@@ -65,6 +83,9 @@ def child(commands, answers):
 
 
 def main():
+    if sys.argv[1] == "-":
+        print("init %d" % os.getpid(), flush=True)
+        child(0, 1)
     path, args = sys.argv[1], json.loads(sys.argv[2]) or {}
     if args.pop("dns", False):
         for _ in range(50):
@@ -141,7 +162,7 @@ def main():
                 words = line.split(None, 2)
                 if fd == up[0]:
                     print(line, flush=True)
-                elif words[0] in ("try", "listen", "spawn"):
+                elif words[0] in ("try", "listen", "spawn", "keep", "use"):
                     os.write(down[1], (line + "\n").encode())
                 elif words[0] == "ask":
                     send(words[1], json.loads(words[2]) if len(words) > 2 else {})

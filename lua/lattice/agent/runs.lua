@@ -157,19 +157,25 @@ local PLACE = { memory = 1 << 40, cpu = 64, io = 1 << 40, pids = 1 << 20 }
 function Runs:hold()
   local cgroup = require("lattice.cgroup")
   local name = ("agent-%d"):format(sys.pid())
-  self.held = { (cgroup.make({ name = name, limits = PLACE, programs = true })) }
-  if self.held[1] then return true end
-  local group, err, code = cgroup.make({ name = name, programs = true })
-  if not group then return nil, "runs: " .. tostring(err), code end
-  self.held[1] = group
-  for _, key in ipairs(CONTROLLERS) do
-    self.held[#self.held + 1] = cgroup.make({ name = name .. "-" .. key, limits = { [key] = PLACE[key] } })
+  local group = cgroup.make({ name = name, limits = PLACE, programs = true })
+  self.held = { group }
+  if not group then
+    local err, code
+    group, err, code = cgroup.make({ name = name, programs = true })
+    if not group then return nil, "runs: " .. tostring(err), code end
+    self.held[1] = group
+    for _, key in ipairs(CONTROLLERS) do -- a host without one of them
+      self.held[#self.held + 1] = cgroup.make({ name = name .. "-" .. key, limits = { [key] = PLACE[key] } })
+    end
   end
+  self.bound = group:path():match("^(.*)/[^/]*$") .. "/bindings"
+  uv.fs_mkdir(self.bound, 448) -- 0700; there already: of an agent before
   return true
 end
 
 --- The groups go.
 function Runs:release()
+  if self.bound then uv.fs_rmdir(self.bound) end -- stays while there are bindings in it
   for _, group in ipairs(self.held or {}) do group:close() end
   self.held = nil
   return true

@@ -140,8 +140,8 @@ local function make(tree, group, name)
     local ok
     ok, why, code = uv.fs_mkdir(folder, 493) -- 0755
     if ok then return folder end
-    if code ~= "EACCES" and code ~= "EPERM" or at == "" then break end
-    at = at:match("^(.*)/[^/]*$") or ""
+    if code ~= "EACCES" and code ~= "EPERM" or at == process.BOUND then break end
+    at = at == "" and process.BOUND or at:match("^(.*)/[^/]*$") or ""
   until false
   return nil, ("making a group: %s"):format(tostring(why)), code
 end
@@ -175,7 +175,7 @@ end
 
 -- Everybody in the group goes to the one above.
 local function release(folder)
-  local above = folder:match("^(.*)/[^/]*$")
+  local above = folder:match("^(.*)" .. process.BOUND .. "/[^/]*$") or folder:match("^(.*)/[^/]*$")
   local good, why, code = true, nil, nil
   for _ = 1, ROUNDS do
     local list = process.members(folder)

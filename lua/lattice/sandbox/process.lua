@@ -145,6 +145,8 @@ function M.group(pid)
 end
 
 local SANDBOX = "/lattice/"          -- groups of runs are below it
+--- Below it, too: where an agent puts bindings of processes in whose group it may make none (src/kernel/cgroup_impl.h).
+M.BOUND = "/lattice/bindings"
 local BINDING = "^lattice%-bind%-(%d+)%-(%d+)%-(.+)$"
 
 --- Of the group of a binding (bindings.lua), by its name: which process, its start, on which device.
@@ -162,11 +164,10 @@ end
 ---@return "run"|"binding"|nil
 ---@return string? name
 function M.ours(group)
-  if (group .. "/"):find(SANDBOX, 1, true) == 1 then return "run" end
   for part in group:gmatch("[^/]+") do
     if part:find(BINDING) then return "binding", part end
   end
-  return nil
+  return (group .. "/"):find(SANDBOX, 1, true) == 1 and "run" or nil
 end
 
 --- The processes right in a group.
