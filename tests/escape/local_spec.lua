@@ -46,6 +46,25 @@ for address in ("203.0.113.1", "2001:db8::1"):
         except OSError: pass
 ]]
 
+-- A conversation with a UDP socket of one's own, whose port is given up; then one more word to that port.
+local handover = [[
+import socket, sys
+own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); own.bind(("127.0.0.1", 0))
+c = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); c.bind(("127.0.0.1", 0)); c.connect(own.getsockname())
+c.send(b"one"); own.recv(9); own.sendto(b"back", c.getsockname()); c.recv(9)
+port = own.getsockname()[1]; own.close(); print("port", port, flush=True); sys.stdin.readline()
+try: c.send(b"more")
+except OSError as e: print(e)
+]]
+
+local taker = [[
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", int(sys.argv[1]))); print("bound", flush=True)
+s.settimeout(2)
+try: print("got", s.recv(9).decode())
+except OSError: print("got nothing")
+]]
+
 local missing = World.missing() or
   (not require("luv").fs_access(World.helpers .. "local", "X") and "no build/helpers/local" or nil)
 
@@ -112,6 +131,21 @@ for _, case in ipairs({ { "user" }, { "kernel" }, { "kernel", question, ", with 
       assert.matches("reached 3", visit(world:start("host", program, { user = "65534", stdin = "open" })))
       local p = world:under(rules, program, { mode = mode, stdin = "open", background = true, options = { "-q" } })
       assert.matches("reached 0", visit(p))
+    end)
+
+    it("a port that the command gave up and a process of the host took is not reached any more", function()
+      local program = { "python3", "-c", handover }
+      local function hand_over(p)
+        local port = p:expect("port (%d+)")
+        local host_process = world:start("host", { "python3", "-c", taker, port }, { user = "65534" })
+        host_process:expect("bound")
+        p:write("go\n")
+        p:wait()
+        return host_process:wait().out
+      end
+      assert.matches("got more", hand_over(world:start("host", program, { user = "65534", stdin = "open" })))
+      local p = world:under(policy, program, { mode = mode, stdin = "open", background = true, options = { "-q" } })
+      assert.matches("got nothing", hand_over(p))
     end)
   end)
 end
