@@ -119,6 +119,26 @@ for _, case in ipairs({ { "user" }, { "kernel" }, { "kernel", question, ", with 
       end)
     end
 
+    -- All but those whose address is as long as IP's: there it depends on the kernel (docs/modes.md).
+    it("positive: the command's own unix sockets are reached, by paths and by abstract names", function()
+      local p = world:under(rules, { "python3", "-c", [[
+import socket, sys
+bad = []
+for n in range(6, 41):
+    for name in (b"./" + b"n" * (n - 2), b"\0" + b"n" * (n - 1)):
+        for kind in socket.SOCK_STREAM, socket.SOCK_SEQPACKET:
+            l = socket.socket(socket.AF_UNIX, kind)
+            try: l.bind(name + (b"k" if kind == socket.SOCK_SEQPACKET else b"")); l.listen(4)
+            except OSError as e: print("bind", n, e)
+            s = socket.socket(socket.AF_UNIX, kind)
+            try: s.connect(l.getsockname())
+            except OSError as e: bad.append((n, e.errno))
+            s.close(); l.close()
+print(sorted(set(n for n, _ in bad if n not in (12, 13, 14, 24, 25, 26))))
+]] }, { mode = mode, cwd = world.home })
+      assert.equal("[]\n", p.out, p.err)
+    end)
+
     it("nobody comes in to what the command opens, bound or not", function()
       local program = { World.helpers .. "local", "listening" }
       local function visit(p)

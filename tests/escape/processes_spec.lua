@@ -147,6 +147,23 @@ print("tried")
         s:wait()
       end)
 
+      it("one that the host opens while the program runs is not taken for its own", function()
+        local path = world.home .. "/late.sock"
+        local late = attempt:gsub("path, pid = sys.argv%[1:3%]",
+          "print('ready', flush=True); path, pid = sys.stdin.readline().split()")
+        local p = world:under(policy, python(late), { mode = mode, cwd = world.home, background = true, stdin = "open" })
+        p:expect("ready")
+        local s = world:start("host", python(listen, path), { user = user })
+        p:write(("%s %s\n"):format(path, s:expect("listening (%d+)")))
+        p:wait()
+        assert.equal("ready\ntried\n", p.out, p.err)
+        assert.not_matches("reached", s.out)
+        s:kill("sigkill")
+        s:wait()
+        os.remove(path)
+        os.remove(path .. ".dgram")
+      end)
+
       -- The rule's path is in a folder of the program's own user: it may put another socket there.
       local swap = [[
 import os, socket
