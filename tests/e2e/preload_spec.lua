@@ -83,6 +83,27 @@ for port in (8088, 8089):
     assert.equal(1, #denied(p, { direction = "in" }) + #denied(p))
   end)
 
+  it("lets in who may come in, and nobody else", function()
+    local serve = { "python3", "-u", "-c", [[
+import socket
+s = socket.create_server(("0.0.0.0", 8090)); print("ready")
+c, who = s.accept(); print(who[0]); c.sendall(b"welcome")]] }
+    local p = under(serve, { policy = 'policy "in" allow "in tcp from 203.0.113.9 port 8090"', background = true })
+    p:expect("ready")
+    local function come(from)
+      return world:run("server", { "python3", "-c", [[
+import socket, sys
+try: print(socket.create_connection(("203.0.113.1", 8090), 5, (sys.argv[1], 0)).recv(9).decode())
+except OSError as e: print(e.strerror)]], from }).out
+    end
+    assert.equal("Connection reset by peer\n", come("203.0.113.10"))
+    assert.equal("welcome\n", come("203.0.113.9"))
+    p:wait()
+    p.audit = World.records(p.audit_path)
+    assert.equal("ready\n203.0.113.9\n", p.out)
+    assert.equal(1, #denied(p, { where = "default" }))
+  end)
+
   it("lets a program reach what it has bound on loopback itself, and nothing else there", function()
     local other = world:start("host", { "python3", "-c", "import socket; s = socket.create_server(('127.0.0.1', 8077)); "
       .. "print('ready', flush=True); s.accept()" })

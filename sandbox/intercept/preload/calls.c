@@ -106,25 +106,56 @@ LAT_HOOK(int, bind, (int fd, const struct sockaddr *at, socklen_t len))
 	return r;
 }
 
-/* A socket that was bound to port 0, or not at all, gets its port here. */
+/* A socket that was bound to port 0, or not at all, has its port now. Who comes in there is judged at accept. */
 LAT_HOOK(int, listen, (int fd, int backlog))
 {
-	struct sockaddr_storage at;
-	socklen_t len = sizeof(at);
-	int keep = errno, r;
+	int r = next_listen(fd, backlog);
 
-	memset(&at, 0, sizeof(at));
-	if (syscall(SYS_getsockname, fd, &at, &len) < 0 || (at.ss_family != AF_INET && at.ss_family != AF_INET6)) {
-		errno = keep;
-		return next_listen(fd, backlog);
-	}
-	errno = keep;
-	r = lat_shim_check_bind(fd, (struct sockaddr *)&at, len);
-	if (r)
-		return refuse(r < 0 ? EACCES : r);
-	r = next_listen(fd, backlog);
 	if (r == 0)
 		lat_shim_bound(fd);
+	return r;
+}
+
+/* Who may not come in gets a reset, and the program the next one; where it does not wait, the kernel says that there is
+ * none. */
+static bool send_away(int fd)
+{
+	const struct linger now = { 1, 0 };
+	int keep = errno;
+
+	if (fd < 0 || lat_shim_may_stay(fd))
+		return false;
+	syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &now, (long)sizeof(now));
+	syscall(SYS_close, fd);
+	errno = keep;
+	return true;
+}
+
+LAT_HOOK(int, accept, (int fd, struct sockaddr *from, socklen_t *len))
+{
+	int (*next)(int, struct sockaddr *, socklen_t *) = NEXT(LAT_NEXT_ACCEPT, __typeof__(next));
+	socklen_t room = len ? *len : 0;
+	int r;
+
+	do {
+		if (len)
+			*len = room;
+		r = next ? next(fd, from, len) : (int)syscall(SYS_accept4, fd, from, len, 0);
+	} while (send_away(r));
+	return r;
+}
+
+LAT_HOOK(int, accept4, (int fd, struct sockaddr *from, socklen_t *len, int flags))
+{
+	int (*next)(int, struct sockaddr *, socklen_t *, int) = NEXT(LAT_NEXT_ACCEPT4, __typeof__(next));
+	socklen_t room = len ? *len : 0;
+	int r;
+
+	do {
+		if (len)
+			*len = room;
+		r = next ? next(fd, from, len, flags) : (int)syscall(SYS_accept4, fd, from, len, flags);
+	} while (send_away(r));
 	return r;
 }
 

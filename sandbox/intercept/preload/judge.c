@@ -209,6 +209,28 @@ int lat_shim_check_bind(int fd, const struct sockaddr *at, socklen_t len)
 	return r;
 }
 
+bool lat_shim_may_stay(int fd)
+{
+	struct lat_shim_flow flow = { .dir = 1 };
+	struct sockaddr_storage peer, own;
+	socklen_t len = sizeof(peer), own_len = sizeof(own);
+	struct lat_addr local;
+	int keep = errno, p, r = 0;
+	uint16_t sport;
+
+	memset(&peer, 0, sizeof(peer));
+	memset(&own, 0, sizeof(own));
+	if (syscall(SYS_getpeername, fd, &peer, &len) == 0 && syscall(SYS_getsockname, fd, &own, &own_len) == 0 &&
+		read_address((struct sockaddr *)&peer, len, false, &flow.remote, &sport) &&
+		read_address((struct sockaddr *)&own, own_len, false, &local, &flow.port) &&
+		!lat_addr_is_loopback(&flow.remote) && (p = protocol(fd)) > 0) {
+		flow.proto = (uint8_t)p;
+		r = decide(&flow, LAT_CALL_CONNECT);
+	}
+	errno = keep;
+	return r == 0;
+}
+
 void lat_shim_bound(int fd)
 {
 	struct lat_shim_flow flow = { .dir = 1 };

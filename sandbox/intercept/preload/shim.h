@@ -55,9 +55,11 @@ int lat_shim_dns(const void *query, size_t len, void *answer, size_t size);
 
 enum lat_shim_call { LAT_CALL_CONNECT, LAT_CALL_SEND, LAT_CALL_FASTOPEN };
 int lat_shim_check(int fd, const struct sockaddr *to, socklen_t len, enum lat_shim_call call);
-/* Before bind and listen: `at` is the local address. */
+/* Before bind: `at` is the local address. */
 int lat_shim_check_bind(int fd, const struct sockaddr *at, socklen_t len);
-/* After it: the port is the program's own on loopback. */
+/* After accept: may who came in be there? */
+bool lat_shim_may_stay(int fd);
+/* After bind and listen: the port is the program's own on loopback. */
 void lat_shim_bound(int fd);
 /* Copies from the caller's memory as the kernel would: 0 or -EFAULT. */
 int lat_shim_copy(void *to, const void *from, size_t size);
@@ -65,7 +67,7 @@ int lat_shim_copy(void *to, const void *from, size_t size);
 /* The next definition of a symbol, looked up when the library was loaded; NULL: none (or too early). */
 enum lat_shim_next {
 	LAT_NEXT_CONNECT, LAT_NEXT_BIND, LAT_NEXT_LISTEN, LAT_NEXT_SENDTO, LAT_NEXT_SENDMSG, LAT_NEXT_SENDMMSG,
-	LAT_NEXT_SOCKET, LAT_NEXT_SETSOCKOPT, LAT_NEXT_COUNT
+	LAT_NEXT_SOCKET, LAT_NEXT_SETSOCKOPT, LAT_NEXT_ACCEPT, LAT_NEXT_ACCEPT4, LAT_NEXT_COUNT
 };
 extern void *lat_shim_next[LAT_NEXT_COUNT];
 

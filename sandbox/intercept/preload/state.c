@@ -248,7 +248,7 @@ void lat_shim_release(const struct lat_shim_view *view)
 __attribute__((constructor)) static void start(void)
 {
 	static const char *const names[LAT_NEXT_COUNT] = { "connect", "bind", "listen", "sendto", "sendmsg", "sendmmsg",
-		"socket", "setsockopt" };
+		"socket", "setsockopt", "accept", "accept4" };
 	int keep = errno, *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page != MAP_FAILED && syscall(SYS_madvise, page, 4096L, MADV_WIPEONFORK) == 0)
