@@ -169,9 +169,12 @@ static void tick(struct lat_run *run, uint64_t now_ns)
 /* The probe's refusal is in the ring by now, if it was one. */
 static bool told(struct lat_run *run)
 {
+	run->probing = true;
 	if (run->wall->agent)
-		return lat_wall_agent_told(run->wall);
-	lat_wall_events_read(run->wall);
+		lat_wall_agent_told(run->wall);
+	else
+		lat_wall_events_read(run->wall);
+	run->probing = false;
 	return run->probe_refused_packet;
 }
 

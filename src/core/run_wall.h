@@ -122,7 +122,7 @@ void lat_wall_agent_launch(struct lat_run *run, struct lat_launch_spec *spec);
 /* Events come. */
 int lat_wall_agent_watch(struct lat_wall *w);
 /* Waits for the word on the probe. */
-bool lat_wall_agent_told(struct lat_wall *w);
+void lat_wall_agent_told(struct lat_wall *w);
 int lat_wall_agent_pin(struct lat_wall *w, const struct lat_filter_pin *pins, size_t count);
 int lat_wall_agent_take(struct lat_run *run, struct lat_policy *policy, char say[LAT_RUN_SAY]);
 void lat_wall_agent_end(struct lat_wall *w);

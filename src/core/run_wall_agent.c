@@ -127,7 +127,7 @@ int lat_wall_agent_watch(struct lat_wall *w)
 	return lat_poller_add(w->run->poller, &w->ring_item, EPOLLIN);
 }
 
-bool lat_wall_agent_told(struct lat_wall *w)
+void lat_wall_agent_told(struct lat_wall *w)
 {
 	uint64_t until = lat_now_ns() + PROBE_MS * LAT_NS_PER_MS;
 
@@ -136,7 +136,6 @@ bool lat_wall_agent_told(struct lat_wall *w)
 
 		poll(&p, 1, 10);
 	}
-	return w->run->probe_refused_packet;
 }
 
 int lat_wall_agent_pin(struct lat_wall *w, const struct lat_filter_pin *pins, size_t count)
