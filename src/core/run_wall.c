@@ -9,7 +9,6 @@
 #include "base/mem.h"
 #include "kernel/bpf.h"
 #include "kernel/privilege.h"
-#include "kernel/unix_guard.h"
 #include <inttypes.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -87,12 +86,8 @@ static int load(struct lat_run *run, char say[LAT_RUN_SAY])
 					    .dns_port = w->dns_port, .no_unix = !w->notifies } };
 	const char *none = "";
 	char why[LAT_TC_SAY] = "";
-	int r;
+	int r = lat_filter_open(&o, &none, 1, &w->filter, why);
 
-	/* Where a program can see both ends of a unix connect, that judges better than a refusal of them all. */
-	if (o.cgroup.no_unix && lat_unix_guard(o.cgroup.path, why) == 0)
-		o.cgroup.no_unix = false;
-	r = lat_filter_open(&o, &none, 1, &w->filter, why);
 	if (r == -EOPNOTSUPP && o.cgroup.no_unix) { /* before Linux 6.7: the supervisor makes every connect */
 		o.cgroup.no_unix = false;
 		w->notifies = true;

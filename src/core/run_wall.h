@@ -71,6 +71,8 @@ struct lat_wall {
 	struct lat_wall_name *names;
 	size_t name_count;
 	struct lat_wall_flow *flows;
+	struct lat_flow *ended;   /* at the end: flows that the programs said to have ended while the table was read */
+	size_t ended_count, ended_room;
 	struct lat_wall_said said[LAT_WALL_SAID];
 	unsigned said_next;
 	struct lat_connects_stats notified;

@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "kernel/group_sockets.h"
 #include "kernel/diag.h"
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,6 +73,17 @@ static bool stays_inside(struct lat_run *run, const struct lat_flow *flow)
 	       s.cgroup == lat_wall_group_id(run);
 }
 
+/* DNS, which the programs lead to us, and what goes nowhere. */
+static bool is_ours(const struct lat_flow *flow)
+{
+	struct lat_addr dns;
+
+	lat_addr_parse(LAT_TRAP_DNS, &dns);
+	return lat_run_is_probe(flow) || (flow->dport == 53 && lat_addr_equal(&flow->remote, &dns));
+}
+
+/* A UDP connect sends nothing (getaddrinfo makes one to each address that it finds): it is a chance to ask, but no answer
+ * makes it fail. What is sent without a permission is refused, and told, by the programs. */
 static int ask(void *ctx, uint64_t id, const struct lat_flow *f, const struct lat_identity *who)
 {
 	struct lat_run *run = ctx;
@@ -82,12 +94,12 @@ static int ask(void *ctx, uint64_t id, const struct lat_flow *f, const struct la
 
 	if (lat_addr_is_any(&flow.remote))
 		lat_addr_parse(lat_addr_is4(&flow.remote) ? "127.0.0.1" : "::1", &flow.remote);
-	if (lat_run_is_probe(&flow) || !lat_wall_asks(run, run->policy) || stays_inside(run, &flow))
+	if (is_ours(&flow) || !lat_wall_asks(run, run->policy) || stays_inside(run, &flow))
 		return 0;
 	if (lat_run_judge(run, &flow, who, false, &v, &q, text) == 0) {
 		if (!v.by_handler)
 			return 0; /* the tables' */
-		if (lat_verdict_passes(&v))
+		if (lat_verdict_passes(&v) || flow.proto == IPPROTO_UDP)
 			return 0; /* an answer that holds: the maps have it */
 		refuse(run, &flow, &v, who);
 		return ECONNREFUSED;
@@ -95,6 +107,8 @@ static int ask(void *ctx, uint64_t id, const struct lat_flow *f, const struct la
 	q.id = id;
 	if (lat_run_ask(run, &q) == 0)
 		return -EINPROGRESS;
+	if (flow.proto == IPPROTO_UDP)
+		return 0;
 	v = (struct lat_verdict){ .action = LAT_ACTION_DENY, .rule = q.rule, .generation = q.generation, .by_handler = 1,
 		.reason = "too many questions are waiting for the policy's handlers" };
 	refuse(run, &flow, &v, who);
@@ -110,7 +124,7 @@ void lat_wall_answered(struct lat_run *run, const struct lat_question *q, const 
 	if (a->action == LAT_ACTION_ALLOW)
 		r = promote(run, &q->flow, &q->who, everybody,
 			!a->for_run ? ONCE_NS : a->ttl_s ? a->ttl_s * LAT_NS_PER_SEC : FOREVER_NS);
-	if (a->action == LAT_ACTION_ALLOW && r == 0) {
+	if ((a->action == LAT_ACTION_ALLOW && r == 0) || q->flow.proto == IPPROTO_UDP) {
 		note(run->wall, &q->flow, a->text);
 		lat_connects_answered(run->connects, q->id, 0);
 		return;

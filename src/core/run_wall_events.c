@@ -149,6 +149,8 @@ static void on_record(void *ctx, struct lat_record *r, const struct lat_event *e
 			r->action = e->rule ? run->policy->spec.rules[e->rule - 1].action
 					    : run->policy->spec.default_action;
 	}
+	if (r->kind == LAT_RECORD_CLOSE && w->ended_count < w->ended_room)
+		w->ended[w->ended_count++] = r->flow;
 	if (r->kind == LAT_RECORD_CLOSE)
 		recall(w, r);
 	else if (passes(e->action))
@@ -211,8 +213,9 @@ void lat_wall_events_read(struct lat_wall *w)
 }
 
 /* As the programs would have told its end, had they seen it. */
-static void tell_end(struct lat_wall *w, const struct lat_tc_key *key, const struct lat_tc_flow *flow)
+static void tell_end(struct lat_wall *w, const struct lat_tc_key *key, const struct lat_tc_flow *flow, size_t known)
 {
+	struct lat_flow f;
 	struct lat_event e = { .time_ns = lat_now_ns(), .generation = flow->generation, .rule = flow->rule,
 		.kind = LAT_EVENT_CLOSE, .action = flow->action, .dir = flow->dir, .proto = key->proto, .sport = flow->sport,
 		.dport = flow->dport, .ifindex = key->ifindex, .packets = flow->packets[0] + flow->packets[1],
@@ -222,6 +225,10 @@ static void tell_end(struct lat_wall *w, const struct lat_tc_key *key, const str
 		e.duration_ns = flow->seen_ns - flow->start_ns;
 	memcpy(e.local, key->local, sizeof(e.local));
 	memcpy(e.remote, key->remote, sizeof(e.remote));
+	lat_event_flow(&e, &f);
+	for (size_t i = 0; i < known; i++)
+		if (same_flow(&w->ended[i], &f))
+			return;
 	lat_pump_take(w->pump, &e, sizeof(e), NULL);
 }
 
@@ -230,10 +237,17 @@ void lat_wall_events_end(struct lat_wall *w)
 	lat_autofree struct lat_tc_key *keys = calloc(MOST_OPEN, sizeof(*keys));
 	lat_autofree struct lat_tc_flow *flows = calloc(MOST_OPEN, sizeof(*flows));
 	int n = keys && flows ? lat_tc_flows(w->filter->tc[0], keys, flows, MOST_OPEN) : 0;
+	size_t known;
 
+	/* Sockets of the dead go on ending meanwhile: what was open in the table may have been told since. */
+	w->ended = n > 0 ? calloc((size_t)n * 2, sizeof(*w->ended)) : NULL;
+	w->ended_room = w->ended ? (size_t)n * 2 : 0;
+	lat_wall_events_read(w);
+	known = w->ended_count;
+	w->ended_room = 0;
 	for (int i = 0; i < n; i++)
 		if (passes(flows[i].action) && flows[i].log && !(flows[i].state & (LAT_TC_TOLD | LAT_TC_INSIDE)))
-			tell_end(w, &keys[i], &flows[i]);
+			tell_end(w, &keys[i], &flows[i], known);
 	lat_pump_flush(w->pump);
 }
 
@@ -253,5 +267,6 @@ void lat_wall_events_close(struct lat_wall *w)
 	if (w->agent && w->ring_item.ready)
 		lat_poller_del(w->run->poller, &w->ring_item);
 	lat_wall_events_done(w);
+	free(w->ended);
 	free(w->flows);
 }

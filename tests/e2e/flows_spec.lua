@@ -100,7 +100,9 @@ describe("flows under lattice run", function()
     assert.matches("203.0.113.9/7099 ECONNREFUSED ECONNREFUSED ECONNREFUSED\n", out, 1, true)
     assert.matches("192.0.2.1 EHOSTUNREACH EHOSTUNREACH EHOSTUNREACH\n", out, 1, true)
     assert.matches("10.1.2.3 ENETUNREACH ENETUNREACH ENETUNREACH\n", out, 1, true)
-    assert.equal(out:gsub("E[A-Z]+\n", "ECONNREFUSED\n"), (inside("errors", table.unpack(to))))
+    -- in user mode UDP leaves by the relay; in kernel mode it is the host's own
+    if World.mode_of_all ~= "kernel" then out = out:gsub("E[A-Z]+\n", "ECONNREFUSED\n") end
+    assert.equal(out, (inside("errors", table.unpack(to))))
   end)
 
   it("a destination that never answers delays nobody", function()

@@ -140,7 +140,7 @@ while True:
       local path = world.home .. "/outside.sock"
       local s = world:start("host", { "python3", "-c", listen, path }, { user = "65534" })
       s:expect("listening")
-      local p = world:under(allow9, { "python3", "-c", connect, path, "outside.sock", "/nowhere.sock" })
+      local p = world:under(allow9, { "python3", "-c", connect, path, "outside.sock", "/nowhere/at-all.sock" })
       assert.equal("13\n13\n2\n", p.out)
       assert.equal("listening\n", s.out)
       assert.equal(2, #World.find(p.audit, { kind = "unix", action = "deny" }))

@@ -287,8 +287,10 @@ function World.no_mode(mode)
 end
 
 --- Starts `lattice` with these arguments in the host namespace, as an ordinary user. opts.mode: of `run`; kernel: as root.
+--- World.mode_of_all: of every run that does not say.
 function World:start_lattice(args, opts)
   opts = opts or {}
+  if args[1] == "run" then opts.mode = opts.mode or World.mode_of_all end
   opts.user = opts.user or "65534"
   opts.cwd = opts.cwd or self.home
   local argv = { World.lattice_path }
