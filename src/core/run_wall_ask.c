@@ -118,10 +118,13 @@ static int ask(void *ctx, uint64_t id, const struct lat_flow *f, const struct la
 void lat_wall_answered(struct lat_run *run, const struct lat_question *q, const struct lat_answer *a)
 {
 	struct lat_verdict v = { .generation = q->generation, .rule = q->rule, .by_handler = 1, .action = LAT_ACTION_DENY };
-	bool everybody = a->for_run && a->scope != LAT_SCOPE_PROCESS;
-	int r = 0;
+	/* In another pid namespace than the first the programs know processes by other numbers than we do. An answer for once then
+	 * opens the place to the whole sandbox for a moment, and every connect of it is still asked about. */
+	bool process = a->for_run && a->scope == LAT_SCOPE_PROCESS, numbers = run->wall->knows_pids;
+	bool everybody = a->for_run ? !process : !numbers;
+	int r = process && !numbers ? -EOPNOTSUPP : 0;
 
-	if (a->action == LAT_ACTION_ALLOW)
+	if (a->action == LAT_ACTION_ALLOW && r == 0)
 		r = promote(run, &q->flow, &q->who, everybody,
 			!a->for_run ? ONCE_NS : a->ttl_s ? a->ttl_s * LAT_NS_PER_SEC : FOREVER_NS);
 	if ((a->action == LAT_ACTION_ALLOW && r == 0) || q->flow.proto == IPPROTO_UDP) {
@@ -129,7 +132,10 @@ void lat_wall_answered(struct lat_run *run, const struct lat_question *q, const 
 		lat_connects_answered(run->connects, q->id, 0);
 		return;
 	}
-	v.reason = r < 0 ? "the answer could not be put into the kernel" : a->text[0] ? a->text : NULL;
+	v.reason = r == -EOPNOTSUPP ? "an answer for one process needs the host's pid namespace"
+		   : r < 0	    ? "the answer could not be put into the kernel"
+		   : a->text[0]	    ? a->text
+				    : NULL;
 	v.where = q->rule && q->rule <= run->policy->spec.rule_count ? run->policy->spec.rules[q->rule - 1].where
 								     : "on(\"connect\")";
 	refuse(run, &q->flow, &v, &q->who);
