@@ -137,6 +137,8 @@ static int bind_files(struct lat_setup *s)
 {
 	/* A command with the uid of root owns them: what an agent reads next, and its socket. */
 	static const char *const own[] = { "/etc/lattice", "/run/lattice" };
+	/* Whoever may open them (root, the group kvm) has packets of its own making, or a guest's sockets. */
+	static const char *const devices[] = { "/dev/net/tun", "/dev/vhost-net", "/dev/vhost-vsock" };
 	const struct lat_launch_spec *spec = s->spec;
 	int r;
 
@@ -159,6 +161,8 @@ static int bind_files(struct lat_setup *s)
 		r = lat_mounts_protect(s, own[i]);
 	for (size_t i = 0; i < spec->readonly_count && !r; i++)
 		r = lat_mounts_protect(s, spec->readonly[i]);
+	for (size_t i = 0; i < LAT_ARRAY_SIZE(devices) && !r; i++)
+		r = hide(s, devices[i]);
 	for (size_t i = 0; i < spec->hide_count && !r; i++)
 		r = hide(s, spec->hide[i]);
 	if (r)
