@@ -4,6 +4,7 @@
 #define LAT_LUA_TC_H
 #include "core/filter.h"
 #include "lua/api.h"
+#include <pthread.h>
 #include <uv.h>
 
 struct lat_tc_job;
@@ -15,6 +16,9 @@ struct lat_tc_engine {
 	struct lat_tc_job *first, **last; /* waiting and running jobs */
 	bool busy;                 /* one is running, or its result is being told */
 	bool dropped;              /* the box is gone: free after the last job */
+	pthread_mutex_t mutex;     /* of `behind`, which a job that can wait looks at */
+	pthread_cond_t came;
+	enum { LAT_TC_NOBODY, LAT_TC_SOMEBODY, LAT_TC_AN_APPLY } behind; /* jobs behind the one that runs */
 };
 
 /* What a job works with and what it found. */
@@ -39,7 +43,10 @@ struct lat_tc_job {
 	const char **pin_names;
 	size_t limit;
 	bool keep;
+	bool replaces;          /* puts a policy in force */
+	int turns;              /* so often it has let others go first */
 	/* results */
+	bool again;             /* once more, behind those that wait */
 	struct lat_tc_count *counts;
 	struct lat_tc_key *keys;
 	struct lat_tc_flow *flows;
@@ -56,6 +63,8 @@ struct lat_box *lat_tc_engine_new(lua_State *L);
 struct lat_tc_job *lat_tc_job_new(lua_State *L, const char *tried);
 /* Takes the job out of the draft at `draft`; the function at `fn` is called with its result, the engine's box is at `box`. */
 int lat_tc_job_submit(lua_State *L, int box, int draft, int fn);
+/* In the pool: waits a while for jobs behind this one. */
+int lat_tc_job_linger(struct lat_tc_job *j, unsigned ms);
 /* What jobs push. */
 int lat_tc_push_true(lua_State *L, struct lat_tc_job *j);
 int lat_tc_push_number(lua_State *L, struct lat_tc_job *j);

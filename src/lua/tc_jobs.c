@@ -4,6 +4,7 @@
 #include "lua/runtime_impl.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 static void job_free(struct lat_tc_job *j)
 {
@@ -23,6 +24,8 @@ static void engine_free(struct lat_tc_engine *e)
 {
 	lat_filter_close(e->filter, true);
 	lat_policy_unref(e->policy);
+	pthread_cond_destroy(&e->came);
+	pthread_mutex_destroy(&e->mutex);
 	free(e);
 }
 
@@ -81,6 +84,24 @@ static int deliver(lua_State *L)
 
 static void start_next(struct lat_tc_engine *e);
 
+int lat_tc_job_linger(struct lat_tc_job *j, unsigned ms)
+{
+	struct lat_tc_engine *e = j->engine;
+	struct timespec until;
+	int behind, r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += (long)ms * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&e->mutex);
+	while (r == 0 && e->behind == LAT_TC_NOBODY)
+		r = pthread_cond_timedwait(&e->came, &e->mutex, &until);
+	behind = e->behind;
+	pthread_mutex_unlock(&e->mutex);
+	return behind;
+}
+
 static void job_run(uv_work_t *work)
 {
 	struct lat_tc_job *j = work->data;
@@ -102,7 +123,14 @@ static void job_done(uv_work_t *work, int status)
 		e->last = &e->first;
 	if (j->done != LUA_NOREF && !rt->ending && lat_rt_enter(rt, deliver, j, &err) < 0)
 		lat_rt_callback_failed(rt, &err);
-	job_free(j);
+	if (j->again && e->first) {
+		j->again = false;
+		j->next = NULL;
+		*e->last = j;
+		e->last = &j->next;
+	} else {
+		job_free(j);
+	}
 	e->busy = false;
 	if (e->first)
 		start_next(e);
@@ -110,11 +138,24 @@ static void job_done(uv_work_t *work, int status)
 		engine_free(e);
 }
 
+static void note_behind(struct lat_tc_engine *e, const struct lat_tc_job *j)
+{
+	if (j->replaces)
+		e->behind = LAT_TC_AN_APPLY;
+	else if (e->behind == LAT_TC_NOBODY)
+		e->behind = LAT_TC_SOMEBODY;
+}
+
 static void start_next(struct lat_tc_engine *e)
 {
 	struct lat_tc_job *j = e->first;
 
 	e->busy = true;
+	pthread_mutex_lock(&e->mutex);
+	e->behind = LAT_TC_NOBODY;
+	for (struct lat_tc_job *other = j->next; other; other = other->next)
+		note_behind(e, other);
+	pthread_mutex_unlock(&e->mutex);
 	uv_queue_work(lat_rt_loop(e->rt), &j->work, job_run, job_done); /* fails only without a function */
 }
 
@@ -124,8 +165,14 @@ static void enqueue(struct lat_tc_engine *e, struct lat_tc_job *j)
 	j->work.data = j;
 	*e->last = j;
 	e->last = &j->next;
-	if (!e->busy)
+	if (!e->busy) {
 		start_next(e);
+		return;
+	}
+	pthread_mutex_lock(&e->mutex);
+	note_behind(e, j);
+	pthread_cond_signal(&e->came);
+	pthread_mutex_unlock(&e->mutex);
 }
 
 struct lat_tc_job *lat_tc_job_new(lua_State *L, const char *tried)
@@ -172,11 +219,17 @@ struct lat_box *lat_tc_engine_new(lua_State *L)
 {
 	struct lat_box *box = lat_box_new(L, &lat_tc_engine_type);
 	struct lat_tc_engine *e = calloc(1, sizeof(*e));
+	pthread_condattr_t steady;
 
 	if (!e)
 		luaL_error(L, "out of memory");
 	e->rt = lat_rt_of(L);
 	e->last = &e->first;
+	pthread_mutex_init(&e->mutex, NULL);
+	pthread_condattr_init(&steady);
+	pthread_condattr_setclock(&steady, CLOCK_MONOTONIC);
+	pthread_cond_init(&e->came, &steady);
+	pthread_condattr_destroy(&steady);
 	lat_box_fill(L, box, e);
 	return box;
 }

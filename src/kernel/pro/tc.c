@@ -325,6 +325,7 @@ static int start(struct lat_tc *tc, const struct lat_tc_options *options)
 /* Lets go of what the process holds. */
 static void release(struct lat_tc *tc)
 {
+	lat_tc_end_grace(tc);
 	for (uint32_t i = 0; i <= LAT_TC_SLOTS; i++)
 		lat_tc_slot_close(&tc->slots[i]);
 	for (int i = 0; i < TC_DIRS; i++)

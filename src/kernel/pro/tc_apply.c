@@ -2,7 +2,11 @@
 #include "kernel/pro/tc_parts.h"
 #include "base/mem.h"
 #include <string.h>
+#include <linux/membarrier.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #define BATCH 65536u
 
@@ -154,6 +158,35 @@ static int end_put(struct put *put)
 	return put->status;
 }
 
+/* ---- grace ---- */
+
+/* A program reads the live word first and looks into that slot then: what was in force must stay there until each that began
+ * before the flip has ended. */
+static void *run_grace(void *unused)
+{
+	const struct timespec some = { .tv_nsec = 50000000 };
+
+	/* With one CPU it waits for nothing. */
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0 || sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		nanosleep(&some, NULL);
+	return NULL;
+}
+
+static void begin_grace(struct lat_tc *tc)
+{
+	lat_tc_end_grace(tc);
+	tc->graces = pthread_create(&tc->grace, NULL, run_grace, NULL) == 0;
+	if (!tc->graces)
+		run_grace(NULL);
+}
+
+void lat_tc_end_grace(struct lat_tc *tc)
+{
+	if (tc->graces)
+		pthread_join(tc->grace, NULL);
+	tc->graces = false;
+}
+
 static int fill_slot(struct lat_tc *tc, const struct lat_tc_image *image, uint32_t at, struct tc_slot *slot)
 {
 	struct put data = { .slots = tc->maps[TC_DATA_SLOTS], .at = at }, lpm = { .slots = tc->maps[TC_LPM_SLOTS], .at = at };
@@ -165,6 +198,7 @@ static int fill_slot(struct lat_tc *tc, const struct lat_tc_image *image, uint32
 		return r;
 	data.fd = slot->data;
 	lpm.fd = slot->lpm;
+	lat_tc_end_grace(tc);
 	begin_put(&data);
 	begin_put(&lpm);
 	r = fill_lpm(slot->lpm, image);
@@ -297,6 +331,8 @@ int lat_tc_flip(struct lat_tc *tc)
 		tc->prepared = 0;
 	}
 	pthread_mutex_unlock(&tc->mutex);
+	if (r == 0)
+		begin_grace(tc);
 	return r == 0 && tc->deferred ? take_place(tc) : r;
 }
 
@@ -311,6 +347,7 @@ int lat_tc_flip_back(struct lat_tc *tc)
 		r = lat_tc_live_put(tc, LAT_TC_LIVE(LAT_TC_LIVE_SLOT(tc->before), LAT_TC_LIVE_OVERLAY(word),
 			LAT_TC_LIVE_PINS(tc->before), next_stamp(word)));
 	pthread_mutex_unlock(&tc->mutex);
+	begin_grace(tc);
 	return r;
 }
 
@@ -320,6 +357,7 @@ void lat_tc_settle(struct lat_tc *tc)
 	uint64_t word;
 
 	tc->prepared = 0;
+	lat_tc_end_grace(tc);
 	if (lat_tc_live_get(tc, &word) < 0)
 		return;
 	for (uint32_t s = 1; s <= LAT_TC_SLOTS; s++) {

@@ -53,6 +53,8 @@ struct lat_tc {
 	uint32_t prepared_pins;
 	uint64_t before;       /* word before the last flip */
 	uint32_t overlay_next;
+	pthread_t grace;       /* waits since the last flip until no program is at what was in force before */
+	bool graces;           /* it has not been joined yet */
 	pthread_mutex_t mutex; /* of the live word and the slots */
 	char *say;             /* of the call that goes on, LAT_TC_SAY bytes */
 };
@@ -98,6 +100,8 @@ int lat_tc_live_put(struct lat_tc *tc, uint64_t word);
 /* tc_apply.c */
 void lat_tc_slot_close(struct tc_slot *slot);
 void lat_tc_slot_map(struct tc_slot *slot);
+/* Until no program is at what was in force before the last flip. */
+void lat_tc_end_grace(struct lat_tc *tc);
 
 /* tc_destroy.c: destroys the sockets of this host on the flow; 0, or negative errno. */
 int lat_tc_destroy(const struct lat_tc_key *key);
