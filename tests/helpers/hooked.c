@@ -3,10 +3,12 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <resolv.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -234,6 +236,38 @@ static int early(void)
 	return 0;
 }
 
+#ifndef HOOKED_STATIC
+static int names(void)
+{
+	struct addrinfo hints = { .ai_flags = AI_CANONNAME, .ai_socktype = SOCK_STREAM }, *list = NULL;
+	unsigned char answer[512], query[512];
+	struct hostent h, *result;
+	char room[256], small[16];
+	int error = 0, n, r;
+
+	n = res_query("plain.example", 1, 1, answer, sizeof(answer));
+	printf("res_query %d\n", n > 12 ? answer[7] : n);
+	printf("res_search %d\n", res_search("other.example", 1, 1, answer, sizeof(answer)));
+	n = res_mkquery(QUERY, "plain.example", 1, 28, NULL, 0, NULL, query, sizeof(query));
+	n = res_send(query, n, answer, sizeof(answer));
+	printf("res_send %d\n", n >= 12 ? answer[3] & 15 : n);
+	r = getaddrinfo("plain.example", "http", &hints, &list);
+	printf("getaddrinfo %d %s %d %d\n", r, r ? "" : list->ai_canonname, r ? 0 : ntohs(((struct sockaddr_in *)list->ai_addr)->sin_port),
+		!r && !list->ai_next);
+	if (!r)
+		freeaddrinfo(list);
+	printf("service %d\n", getaddrinfo("plain.example", "no-such-service", &hints, &list) == EAI_SERVICE);
+	r = gethostbyname2_r("plain.example", AF_INET, &h, small, sizeof(small), &result, &error);
+	printf("small %d %d\n", r == ERANGE, error == NETDB_INTERNAL);
+	r = gethostbyname2_r("plain.example", AF_INET, &h, room, sizeof(room), &result, &error);
+	printf("gethostbyname2_r %d %s\n", r, result ? inet_ntoa(*(struct in_addr *)result->h_addr_list[0]) : "none");
+	r = gethostbyname_r("other.example", &h, room, sizeof(room), &result, &error);
+	printf("gethostbyname_r %d %d\n", result == NULL, error == HOST_NOT_FOUND);
+	printf("gethostbyname %s\n", gethostbyname("203.0.113.77") ? "number" : "none");
+	return 0;
+}
+#endif
+
 /* One connect after the other, as stdin says "again". */
 static int repeat(void)
 {
@@ -279,7 +313,11 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } list[] = { { "forms", forms }, { "storm", storm }, { "signals", signals }, { "many", many }, { "closed", closed },
-	{ "vfork", vforked }, { "early", early }, { "repeat", repeat }, { "direct", direct }, { "plain", plain },
+	{ "vfork", vforked }, { "early", early },
+#ifndef HOOKED_STATIC
+	{ "names", names },
+#endif
+	{ "repeat", repeat }, { "direct", direct }, { "plain", plain },
 #ifdef __x86_64__
 	{ "int80", int80 },
 #endif
