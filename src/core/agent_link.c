@@ -420,6 +420,20 @@ int lat_agent_pin(struct lat_agent_link *l, const struct lat_filter_pin *pins, s
 	return r;
 }
 
+int lat_agent_answer(struct lat_agent_link *l, const struct lat_addr *remote, uint8_t proto, uint16_t port, pid_t pid,
+	bool allow, uint64_t for_ns, char say[LAT_AGENT_SAY])
+{
+	char text[LAT_ADDR_TEXT];
+	json_t *result = NULL;
+	int r;
+
+	lat_addr_format(remote, text, sizeof(text));
+	r = ask(l, "run-answer", json_pack("{s:s, s:i, s:i, s:i, s:b, s:I}", "addr", text, "proto", proto, "port", port, "pid",
+		(int)pid, "allow", allow, "ms", (json_int_t)(for_ns / LAT_NS_PER_MS)), ASK_MS, &result, say);
+	json_decref(result);
+	return r;
+}
+
 int lat_agent_reload(struct lat_agent_link *l, struct lat_agent_reloaded *out, char say[LAT_AGENT_SAY])
 {
 	json_t *result = NULL;

@@ -54,6 +54,9 @@ void lat_agent_close(struct lat_agent_link *link);
 int lat_agent_start(struct lat_agent_link *link, const struct lat_agent_run *run, struct lat_agent_started *out,
 	char say[LAT_AGENT_SAY]);
 int lat_agent_pin(struct lat_agent_link *link, const struct lat_filter_pin *pins, size_t count, char say[LAT_AGENT_SAY]);
+/* What was answered when the policy asked: for one process (pid 0: all of the run) and so long. */
+int lat_agent_answer(struct lat_agent_link *link, const struct lat_addr *remote, uint8_t proto, uint16_t port, pid_t pid,
+	bool allow, uint64_t for_ns, char say[LAT_AGENT_SAY]);
 int lat_agent_reload(struct lat_agent_link *link, struct lat_agent_reloaded *out, char say[LAT_AGENT_SAY]);
 
 /* Ends the run, and takes what is told until the agent has. 0 or negative errno. */

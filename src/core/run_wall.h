@@ -126,6 +126,8 @@ int lat_wall_agent_watch(struct lat_wall *w);
 /* Waits for the word on the probe. */
 void lat_wall_agent_told(struct lat_wall *w);
 int lat_wall_agent_pin(struct lat_wall *w, const struct lat_filter_pin *pins, size_t count);
+/* Allowed, for one process or (0) all. */
+int lat_wall_agent_answer(struct lat_wall *w, const struct lat_flow *flow, pid_t pid, uint64_t for_ns);
 int lat_wall_agent_take(struct lat_run *run, struct lat_policy *policy, char say[LAT_RUN_SAY]);
 void lat_wall_agent_end(struct lat_wall *w);
 

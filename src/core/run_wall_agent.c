@@ -47,9 +47,9 @@ int lat_wall_agent_open(struct lat_wall *w, char say[LAT_RUN_SAY])
 	char why[LAT_AGENT_SAY];
 	int r;
 
-	if (lat_run_lenient(run) || w->notifies) {
-		snprintf(say, LAT_RUN_SAY, "%s, and the agent walls no such run: be root, or take another mode",
-			w->notifies ? "the policy has questions (ask, on(\"connect\"))" : "--audit-only and --learn let everything pass");
+	if (lat_run_lenient(run)) {
+		snprintf(say, LAT_RUN_SAY, "--audit-only and --learn let everything pass, and the agent walls no such run: be root, "
+			"or take another mode");
 		return -EOPNOTSUPP;
 	}
 	r = lat_agent_open(run->options->agent, &hooks, &w->agent, why);
@@ -76,7 +76,7 @@ static int place(void *ctx, pid_t init, char say[256])
 	struct lat_run *run = ctx;
 	struct lat_wall *w = run->wall;
 	const struct lat_agent_run what = { .init = init, .policy = run->options->agent_policy, .name = run->options->name,
-		.dns_port = w->dns_port, .no_unix = true };
+		.dns_port = w->dns_port, .no_unix = !w->notifies };
 	struct lat_agent_started started;
 	char why[LAT_AGENT_SAY];
 	struct stat st;
@@ -145,6 +145,17 @@ int lat_wall_agent_pin(struct lat_wall *w, const struct lat_filter_pin *pins, si
 
 	if (r < 0 && lat_log_ready())
 		lat_warn("the agent did not take what names resolved to: %s", why);
+	check_end(w);
+	return r;
+}
+
+int lat_wall_agent_answer(struct lat_wall *w, const struct lat_flow *flow, pid_t pid, uint64_t for_ns)
+{
+	char why[LAT_AGENT_SAY];
+	int r = lat_agent_answer(w->agent, &flow->remote, flow->proto, flow->dport, pid, true, for_ns, why);
+
+	if (r < 0 && lat_log_ready())
+		lat_warn("the agent did not take an answer: %s", why);
 	check_end(w);
 	return r;
 }

@@ -29,6 +29,8 @@ static int promote(struct lat_run *run, const struct lat_flow *flow, const struc
 	struct lat_wall *w = run->wall;
 	int r;
 
+	if (w->agent)
+		return lat_wall_agent_answer(w, flow, everybody ? 0 : who->pid, for_ns);
 	pthread_mutex_lock(&w->lock);
 	r = lat_tc_answer(w->filter->tc[0], &flow->remote, flow->proto, flow->dport, everybody ? 0 : (uint32_t)who->pid, true,
 		for_ns);

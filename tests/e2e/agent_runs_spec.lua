@@ -150,6 +150,37 @@ describe("runs that the agent walls for users", function()
     p:wait()
   end)
 
+  it("takes answers, which open nothing that a rule decides", function()
+    local p = caller({})
+    started(p)
+    local answer_ = { addr = "203.0.113.2", proto = 6, port = 81, pid = 0, allow = true, ms = 60000 }
+    assert.is_true(ask(p, "run-answer", answer_).ok)
+    assert.equal("refused", try(p, "tcp", "203.0.113.2", 81))
+    p:write("end\n")
+    p:wait()
+  end)
+
+  it("takes no nonsense, and goes on", function()
+    local p = caller({})
+    started(p)
+    local odd = { "null", "1", '""', "[]", "{}", "-1", "1e300", '"\\u0000"', "[[]]", '[{"addr":1,"names":[]}]',
+      '[{"addr":"203.0.113.2","names":[{}]}]', '[{"addr":"203.0.113.2","names":["a.example"],"x":[[[[[]]]]]}]' }
+    for _, verb in ipairs({ "run-pin", "run-answer", "run-reload", "runs", "run", "attach", "detach", "nonsense" }) do
+      for _, value in ipairs(odd) do
+        for _, key in ipairs({ "pins", "addr", "pid", "policy" }) do
+          local frame = json.decode(say(p, ('ask %s {"%s": %s}'):format(verb, key, value), "answer ([^\n]*)\n"))
+          local fine = verb == "run-reload" or verb == "runs" or verb == "run-pin" and (value == "[]" or value == "{}")
+          assert.is_true(fine or not frame.ok, verb .. " " .. value)
+          if frame.error then assert.is_not.equal("EFAULT", frame.error.code, frame.error.text) end
+        end
+      end
+    end
+    assert.equal("open", try(p, "tcp", "203.0.113.2", 80))
+    assert.equal("refused", try(p, "tcp", "203.0.113.2", 81))
+    p:write("end\n")
+    p:wait()
+  end)
+
   it("takes a new policy at SIGHUP, and when the supervisor asks", function()
     local p = caller({})
     local run = started(p)

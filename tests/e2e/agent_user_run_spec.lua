@@ -155,6 +155,18 @@ describe("lattice run --mode kernel of a user, walled by the agent", function()
     assert.equal(2, #records(p.audit, "reload"))
   end)
 
+  it("asks its own supervisor where the policy says so, and no answer opens what a rule decides", function()
+    nodes:file("agent.lua", [[
+      deny "tcp to 203.0.113.2 port 82"
+      ask "tcp to 203.0.113.2 port 80-81"
+      on("ask", function(flow) return flow.port == 80 and "allow" or "deny", { scope = "run" } end)
+    ]])
+    local p = run({ "sh", "-c", "for port in 80 80 81; do curl -s -m 3 -o /dev/null -w '%{http_code}\\n' "
+      .. "http://203.0.113.2:$port/; done" })
+    assert.equal("200\n200\n000\n", p.out, p.err)
+    nodes:file("agent.lua", policy)
+  end)
+
   it("ends the command when the agent is killed, and says so", function()
     local p = start({ "sh", "-c", "echo up; sleep 1000" })
     p:expect("up")

@@ -291,6 +291,18 @@ function Run:pin(pins, done)
   end, done)
 end
 
+--- What the user's supervisor answered where the policy asks: for one process (pid 0: all) and so long. The programs look at
+--- answers only where the tables say ask, so none opens what a rule decides.
+---@param answer { addr: string, proto: integer, port: integer, pid: integer, allow: boolean, ms: integer }
+---@return true?
+---@return string? err
+---@return any code
+function Run:answer(answer)
+  if self.ending or not self.filter then return nil, "the run has ended", "ECANCELED" end
+  if not take_token(self) then return nil, ("answers: at most %d a second"):format(PIN_RATE), "EAGAIN" end
+  return self.filter:answer(answer, answer.allow, answer.ms / 1000)
+end
+
 --- Reads the policy again and puts it in force; the same as before: nothing happens.
 ---@param done fun(result: { generation: integer, digest: string, changed: boolean, cut: integer }?, err: string?, code: any)
 function Run:reload(done)

@@ -93,6 +93,23 @@ runs["run-pin"] = function(_, request, reply)
   end)
 end
 
+local function whole(value, low, high) return math.type(value) == "integer" and value >= low and value <= high end
+
+runs["run-answer"] = function(_, request, reply)
+  local run, args = own(request, reply), request.args
+  if not run then return end
+  local addr = require("lattice.policy.addr")
+  if not text_of(args.addr, 64) or not addr.parse(args.addr) or not whole(args.proto, 0, 255)
+    or not whole(args.port, 0, 65535) or not whole(args.pid, 0, 0x7fffffff) or type(args.allow) ~= "boolean"
+    or not whole(args.ms, 1, 366 * 86400 * 1000) then
+    return bad(reply, "run-answer: { addr, proto, port, pid, allow, ms }")
+  end
+  local ok, err, code = run:answer({ addr = args.addr, proto = args.proto, port = args.port, pid = args.pid,
+    allow = args.allow, ms = args.ms })
+  if ok then return reply({}) end
+  fail(reply, err, code)
+end
+
 runs["run-reload"] = function(_, request, reply)
   local run = own(request, reply)
   if not run then return end
