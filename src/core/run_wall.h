@@ -32,6 +32,15 @@ struct lat_wall_flow {
 	bool by_handler;
 };
 
+/* The program of a process that made a socket a moment ago: the next one is most likely of the same. */
+#define LAT_WALL_KNOWN 16
+struct lat_wall_known {
+	pid_t pid;
+	char comm[16];
+	uint64_t until_ns;
+	char exe[256];
+};
+
 /* What a handler said lately of a flow that it let pass: for the record, which the programs tell. */
 #define LAT_WALL_SAID 32
 struct lat_wall_said {
@@ -73,6 +82,7 @@ struct lat_wall {
 	struct lat_wall_flow *flows;
 	struct lat_flow *ended;   /* at the end: flows that the programs said to have ended while the table was read */
 	size_t ended_count, ended_room;
+	struct lat_wall_known known[LAT_WALL_KNOWN]; /* by pid */
 	struct lat_wall_said said[LAT_WALL_SAID];
 	unsigned said_next;
 	struct lat_connects_stats notified;

@@ -40,23 +40,29 @@ static void remember(struct lat_wall *w, const struct lat_record *r)
 	snprintf(f->name, sizeof(f->name), "%s", r->name);
 }
 
-static void recall(struct lat_wall *w, struct lat_record *r)
+static bool recall(struct lat_wall *w, struct lat_record *r)
 {
 	struct lat_wall_flow *f = slot_of(w, &r->flow);
 
 	if (!f->used || !same_flow(&f->flow, &r->flow))
-		return;
+		return false;
 	r->who = f->who;
 	r->by_handler = f->by_handler;
 	snprintf(r->name, sizeof(r->name), "%s", f->name);
 	f->used = false;
+	return true;
 }
 
 /* ---- who ---- */
 
+/* To look it up takes the kernel 15 us, so it is believed for as long as a look may come too late anyway (a tick). */
+#define KNOWN_NS (250 * LAT_NS_PER_MS)
+
 /* Who made the socket, as the programs noted it; its program by /proc, as long as it lives, else the thread's name. */
-static void identify(const struct lat_wall *w, const struct lat_event *e, struct lat_identity *who)
+static void identify(struct lat_wall *w, const struct lat_event *e, struct lat_identity *who)
 {
+	struct lat_wall_known *known = &w->known[e->pid % LAT_WALL_KNOWN];
+	uint64_t now;
 	struct lat_proc proc;
 
 	memset(who, 0, sizeof(*who));
@@ -65,9 +71,20 @@ static void identify(const struct lat_wall *w, const struct lat_event *e, struct
 	who->pid = (pid_t)e->pid;
 	who->uid = e->uid;
 	snprintf(who->exe, sizeof(who->exe), "%.*s", (int)sizeof(e->comm), e->comm);
-	if (!w->knows_pids || lat_proc_open(who->pid, &proc) < 0)
+	if (!w->knows_pids)
 		return;
-	lat_proc_exe(&proc, who->exe, sizeof(who->exe));
+	now = lat_now_ns();
+	if (known->pid == who->pid && now < known->until_ns && memcmp(known->comm, e->comm, sizeof(known->comm)) == 0) {
+		memcpy(who->exe, known->exe, sizeof(who->exe));
+		return;
+	}
+	if (lat_proc_open(who->pid, &proc) < 0)
+		return;
+	if (lat_proc_exe(&proc, who->exe, sizeof(who->exe)) > 0) {
+		*known = (struct lat_wall_known){ .pid = who->pid, .until_ns = now + KNOWN_NS };
+		memcpy(known->comm, e->comm, sizeof(known->comm));
+		memcpy(known->exe, who->exe, sizeof(known->exe));
+	}
 	lat_proc_close(&proc);
 }
 
@@ -130,7 +147,8 @@ static void on_record(void *ctx, struct lat_record *r, const struct lat_event *e
 		run->probe_refused_packet = run->probe_refused_packet || run->probing;
 		return;
 	}
-	identify(w, e, &r->who);
+	if (r->kind != LAT_RECORD_CLOSE)
+		identify(w, e, &r->who);
 	name = lat_pins_name(run->pins, &r->flow.remote, lat_now_ns());
 	snprintf(r->name, sizeof(r->name), "%s", name ? name : "");
 	if (r->action == LAT_ACTION_ASK) { /* nobody was there to be asked, or there is nobody */
@@ -151,9 +169,9 @@ static void on_record(void *ctx, struct lat_record *r, const struct lat_event *e
 	}
 	if (r->kind == LAT_RECORD_CLOSE && w->ended_count < w->ended_room)
 		w->ended[w->ended_count++] = r->flow;
-	if (r->kind == LAT_RECORD_CLOSE)
-		recall(w, r);
-	else if (passes(e->action))
+	if (r->kind == LAT_RECORD_CLOSE && !recall(w, r))
+		identify(w, e, &r->who);
+	else if (r->kind != LAT_RECORD_CLOSE && passes(e->action))
 		remember(w, r);
 	lat_run_emit(run, r);
 }
