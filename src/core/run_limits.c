@@ -59,7 +59,7 @@ static void look(struct lat_run *run, bool last)
 	struct lat_cgroup_usage u;
 	char text[200], size[24];
 
-	lat_cgroup_usage(run->group, &u);
+	lat_cgroup_events(run->group, &u);
 	if (due(u.oom_kills, run->met.oom, true)) {
 		run->met.oom = u.oom_kills;
 		snprintf(text, sizeof(text), "%" PRIu64 " process%s killed for more than %s of memory", u.oom_kills,

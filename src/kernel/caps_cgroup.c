@@ -72,7 +72,7 @@ static bool was_met(const struct lat_cgroup *group)
 	struct lat_cgroup_usage u;
 	uint64_t n;
 
-	lat_cgroup_usage(group, &u);
+	lat_cgroup_events(group, &u);
 	n = l->memory ? u.oom_kills : l->cpu ? u.throttled : u.pids_refused;
 	return n != UINT64_MAX && n > 0;
 }

@@ -52,6 +52,8 @@ struct lat_cgroup_usage {
 	uint64_t throttled, throttled_ns; /* periods of 0.1 s that the cpu limit cut off, and for how long in all */
 };
 void lat_cgroup_usage(const struct lat_cgroup *group, struct lat_cgroup_usage *out);
+/* Only how often limits were met: cheap enough for every tick. */
+void lat_cgroup_events(const struct lat_cgroup *group, struct lat_cgroup_usage *out);
 /* SIGKILL for every process of the group and of those below it, until there is none, at most timeout_ms. 0, -ETIMEDOUT. */
 int lat_cgroup_kill(struct lat_cgroup *group, int timeout_ms);
 /* Kills, removes and frees; NULL is fine. */

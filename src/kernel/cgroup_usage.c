@@ -52,39 +52,47 @@ static void take_io1(const struct lat_cg_dir *dir, struct lat_cgroup_usage *u)
 	}
 }
 
+/* What a controller that is not ours counts, is not of our limits. */
+static void take_events(const struct lat_cg_dir *dir, struct lat_cgroup_usage *u)
+{
+	if (dir->controllers & 1u << CG_CPU) {
+		take(dir, "cpu.stat", "nr_throttled", 1, &u->throttled);
+		take(dir, "cpu.stat", dir->v2 ? "throttled_usec" : "throttled_time", dir->v2 ? 1000 : 1, &u->throttled_ns);
+	}
+	if (dir->controllers & 1u << CG_MEMORY)
+		take(dir, dir->v2 ? "memory.events" : "memory.oom_control", "oom_kill", 1, &u->oom_kills);
+	if (dir->controllers & 1u << CG_PIDS)
+		take(dir, "pids.events", "max", 1, &u->pids_refused);
+}
+
 static void take_v2(const struct lat_cg_dir *dir, struct lat_cgroup_usage *u)
 {
 	take(dir, "cpu.stat", "usage_usec", 1000, &u->cpu_ns);
-	if (dir->controllers & 1u << CG_CPU) {
-		take(dir, "cpu.stat", "nr_throttled", 1, &u->throttled);
-		take(dir, "cpu.stat", "throttled_usec", 1000, &u->throttled_ns);
-	}
 	take(dir, "memory.current", NULL, 1, &u->memory);
 	take(dir, "memory.peak", NULL, 1, &u->memory_peak);
-	take(dir, "memory.events", "oom_kill", 1, &u->oom_kills);
 	take(dir, "pids.current", NULL, 1, &u->pids);
-	take(dir, "pids.events", "max", 1, &u->pids_refused);
 	take_io2(dir, u);
 }
 
 static void take_v1(const struct lat_cg_dir *dir, struct lat_cgroup_usage *u)
 {
-	if (dir->controllers & 1u << CG_CPU) {
-		take(dir, "cpu.stat", "nr_throttled", 1, &u->throttled);
-		take(dir, "cpu.stat", "throttled_time", 1, &u->throttled_ns);
-	}
 	take(dir, "cpuacct.usage", NULL, 1, &u->cpu_ns);
 	take(dir, "memory.usage_in_bytes", NULL, 1, &u->memory);
 	take(dir, "memory.max_usage_in_bytes", NULL, 1, &u->memory_peak);
-	take(dir, "memory.oom_control", "oom_kill", 1, &u->oom_kills);
 	take(dir, "pids.current", NULL, 1, &u->pids);
-	take(dir, "pids.events", "max", 1, &u->pids_refused);
 	take_io1(dir, u);
+}
+
+void lat_cgroup_events(const struct lat_cgroup *group, struct lat_cgroup_usage *out)
+{
+	memset(out, 0xff, sizeof(*out));
+	for (unsigned i = 0; i < group->count; i++)
+		take_events(&group->dir[i], out);
 }
 
 void lat_cgroup_usage(const struct lat_cgroup *group, struct lat_cgroup_usage *out)
 {
-	memset(out, 0xff, sizeof(*out));
+	lat_cgroup_events(group, out);
 	for (unsigned i = 0; i < group->count; i++) {
 		if (group->dir[i].v2)
 			take_v2(&group->dir[i], out);

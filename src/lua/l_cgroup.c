@@ -163,7 +163,7 @@ static int l_events(lua_State *L)
 {
 	struct lat_cgroup_usage u;
 
-	lat_cgroup_usage(self(L), &u);
+	lat_cgroup_events(self(L), &u);
 	lua_newtable(L);
 	put(L, "oom_kills", u.oom_kills);
 	put(L, "pids_refused", u.pids_refused);

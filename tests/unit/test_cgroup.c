@@ -310,10 +310,14 @@ static void what_a_killed_keeper_left_is_swept_by_the_next(void **state)
 	unsigned count;
 	pid_t pid = doomed_maker(paths, &count), keeper = 0;
 	struct lat_cgroup *g;
+	struct pollfd end;
 
 	(void)state;
 	EVENTUALLY((keeper = child_named(pid, "lattice-keeper")) != 0);
+	end = (struct pollfd){ (int)syscall(SYS_pidfd_open, keeper, 0), POLLIN, 0 };
 	kill(keeper, SIGKILL);
+	assert_int_equal(poll(&end, 1, 10000), 1); /* until then it holds the lock */
+	close(end.fd);
 	kill(pid, SIGKILL);
 	wait_for(pid);
 	assert_true(any_left(NULL, paths, &count));
