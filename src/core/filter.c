@@ -151,6 +151,17 @@ int lat_filter_pin(struct lat_filter *filter, const struct lat_policy *policy, c
 	return r;
 }
 
+int lat_filter_pin_one(struct lat_filter *filter, const struct lat_policy *policy, const struct lat_filter_pin *pin)
+{
+	struct lat_tc_pin value;
+	int r = 0;
+
+	lat_image_pin(policy->spec.names, policy->spec.name_count, &pin->addr, pin->names, pin->name_count, &value);
+	for (size_t i = 0; r == 0 && i < filter->count; i++)
+		r = lat_tc_pin(filter->tc[i], &pin->addr, &value);
+	return r;
+}
+
 int lat_filter_overlay(struct lat_filter *filter, const struct lat_tc_temp *temps, size_t count)
 {
 	int r = 0;

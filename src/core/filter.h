@@ -31,6 +31,8 @@ int lat_filter_apply(struct lat_filter *filter, const struct lat_policy *policy,
 void lat_filter_settle(struct lat_filter *filter);
 int lat_filter_pin(struct lat_filter *filter, const struct lat_policy *policy, const struct lat_filter_pin *pins,
 	size_t count);
+/* The names of one address (none: it goes); the others stay. */
+int lat_filter_pin_one(struct lat_filter *filter, const struct lat_policy *policy, const struct lat_filter_pin *pin);
 int lat_filter_overlay(struct lat_filter *filter, const struct lat_tc_temp *temps, size_t count);
 /* Sums over the devices; *out is malloc'ed, [0] is the default. */
 int lat_filter_counters(struct lat_filter *filter, size_t rules, struct lat_tc_count **out);

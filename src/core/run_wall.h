@@ -15,8 +15,9 @@
 
 /* Open flows whose name and process their CLOSE record needs; a power of two. */
 #define LAT_WALL_FLOWS 4096
-/* Pairs of an address and a name; beyond them the one that ends first makes room. */
-#define LAT_WALL_NAMES 4096
+/* Pairs of an address and a name; beyond them the one that ends first makes room. The map of the programs has 4096 places, for
+ * two generations. */
+#define LAT_WALL_NAMES 2040
 
 struct lat_wall_name {
 	struct lat_addr addr;

@@ -93,16 +93,38 @@ static struct lat_wall_name *find(struct lat_wall *w, const struct lat_addr *add
 	return NULL;
 }
 
+/* The one address alone: a list of thousands is not given anew for each answer. */
+static int push_one(struct lat_wall *w, const struct lat_addr *addr)
+{
+	const char *names[LAT_TC_PIN_MOST];
+	struct lat_filter_pin pin = { .addr = *addr, .names = names };
+
+	for (size_t i = 0; i < w->name_count; i++) {
+		if (!lat_addr_equal(&w->names[i].addr, addr))
+			continue;
+		if (pin.name_count == LAT_TC_PIN_MOST)
+			return lat_wall_names_push(w);
+		names[pin.name_count++] = w->names[i].name;
+	}
+	return w->agent ? lat_wall_names_push(w) : lat_filter_pin_one(w->filter, w->policy, &pin);
+}
+
+/* A free place, or that of the one that ends first, whose address the maps are told of. NULL: they were not. */
 static struct lat_wall_name *new_name(struct lat_wall *w)
 {
 	struct lat_wall_name *first = &w->names[0];
+	struct lat_addr gone;
 
 	if (w->name_count < LAT_WALL_NAMES)
 		return &w->names[w->name_count++];
 	for (size_t i = 1; i < w->name_count; i++)
 		if (w->names[i].until_ns < first->until_ns)
 			first = &w->names[i];
-	return first;
+	gone = first->addr;
+	*first = w->names[--w->name_count];
+	if (push_one(w, &gone) < 0)
+		return NULL;
+	return &w->names[w->name_count++];
 }
 
 /* While a generation is put in force this waits for it: tens of milliseconds, once a reload. */
@@ -118,10 +140,14 @@ bool lat_wall_pin(struct lat_run *run, const char *name, const struct lat_addr *
 		n->until_ns = until_ns > n->until_ns ? until_ns : n->until_ns;
 	} else {
 		n = new_name(w);
-		n->addr = *addr;
-		n->until_ns = until_ns;
-		snprintf(n->name, sizeof(n->name), "%s", name);
-		ok = lat_wall_names_push(w) == 0;
+		ok = n != NULL;
+		if (ok) {
+			n->addr = *addr;
+			n->until_ns = until_ns;
+			snprintf(n->name, sizeof(n->name), "%s", name);
+			ok = push_one(w, addr) == 0;
+			w->name_count -= !ok; /* it was added at the end */
+		}
 	}
 	pthread_mutex_unlock(&w->lock);
 	return ok;

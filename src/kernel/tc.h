@@ -69,6 +69,8 @@ int lat_tc_probe(char say[LAT_TC_SAY]);
 int lat_tc_prepare(struct lat_tc *tc, const struct lat_tc_image *image, char say[LAT_TC_SAY]);
 /* The names' addresses for the prepared generation (prepared true) or the one in force: the whole list. */
 int lat_tc_pins(struct lat_tc *tc, bool prepared, const struct lat_addr *addrs, const struct lat_tc_pin *pins, size_t count);
+/* What one address is pinned to, for the generation in force; the others stay. An empty pin: it is none any more. */
+int lat_tc_pin(struct lat_tc *tc, const struct lat_addr *addr, const struct lat_tc_pin *pin);
 /* Puts the prepared generation in force. After a failure the old one is. */
 int lat_tc_flip(struct lat_tc *tc);
 /* Back to the one before the last flip (whose maps must not have been freed). */

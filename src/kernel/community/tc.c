@@ -32,6 +32,11 @@ int lat_tc_prepare(struct lat_tc *tc, const struct lat_tc_image *image, char say
 	return -LAT_EPRO;
 }
 
+int lat_tc_pin(struct lat_tc *tc, const struct lat_addr *addr, const struct lat_tc_pin *pin)
+{
+	return -LAT_EPRO;
+}
+
 int lat_tc_pins(struct lat_tc *tc, bool prepared, const struct lat_addr *addrs, const struct lat_tc_pin *pins, size_t count)
 {
 	return -LAT_EPRO;

@@ -262,6 +262,21 @@ static int drop_pins(struct lat_tc *tc, uint32_t slot, const struct lat_addr *ad
 	return r;
 }
 
+/* Whether packets have to look for pins. */
+static int say_pins(struct lat_tc *tc, bool some)
+{
+	uint64_t word;
+	int r;
+
+	pthread_mutex_lock(&tc->mutex);
+	r = lat_tc_live_get(tc, &word);
+	if (r == 0)
+		r = lat_tc_live_put(tc, LAT_TC_LIVE(LAT_TC_LIVE_SLOT(word), LAT_TC_LIVE_OVERLAY(word), some,
+			LAT_TC_LIVE_STAMP(word)));
+	pthread_mutex_unlock(&tc->mutex);
+	return r;
+}
+
 int lat_tc_pins(struct lat_tc *tc, bool prepared, const struct lat_addr *addrs, const struct lat_tc_pin *pins, size_t count)
 {
 	struct lat_tc_pin_key key;
@@ -287,13 +302,26 @@ int lat_tc_pins(struct lat_tc *tc, bool prepared, const struct lat_addr *addrs, 
 		tc->prepared_pins = count != 0;
 		return 0;
 	}
-	pthread_mutex_lock(&tc->mutex);
-	r = lat_tc_live_get(tc, &word);
-	if (r == 0)
-		r = lat_tc_live_put(tc, LAT_TC_LIVE(LAT_TC_LIVE_SLOT(word), LAT_TC_LIVE_OVERLAY(word), count != 0,
-			LAT_TC_LIVE_STAMP(word)));
-	pthread_mutex_unlock(&tc->mutex);
-	return r;
+	return say_pins(tc, count != 0);
+}
+
+int lat_tc_pin(struct lat_tc *tc, const struct lat_addr *addr, const struct lat_tc_pin *pin)
+{
+	struct lat_tc_pin_key key = { 0 };
+	uint64_t word;
+	int r = lat_tc_live_get(tc, &word);
+
+	if (r < 0)
+		return r;
+	memcpy(key.addr, addr->b, 16);
+	key.slot = LAT_TC_LIVE_SLOT(word);
+	if (!key.slot)
+		return -ENOENT;
+	if (!pin->count && !pin->bound)
+		return drop_pin(tc, &key);
+	if (bpf_map_update_elem(tc->maps[TC_PINS], &key, pin, BPF_ANY) < 0)
+		return -errno;
+	return LAT_TC_LIVE_PINS(word) ? 0 : say_pins(tc, true);
 }
 
 /* ---- in force ---- */
