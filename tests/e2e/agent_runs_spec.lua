@@ -238,6 +238,18 @@ describe("runs that the agent walls for users", function()
     end)
   end
 
+  it("refuses a policy that includes a file of the user's own", function()
+    nodes:file("theirs.lua", 'allow "tcp to any"\n')
+    assert(uv.fs_chown(nodes.dir .. "/theirs.lua", math.tointeger(tonumber(USER)), 0))
+    nodes:file("agent.lua", policy .. 'include "theirs.lua"\n')
+    local p = caller({})
+    assert.matches("theirs.lua belongs to uid 65534", answer(p).error.text)
+    nodes:file("agent.lua", policy)
+    p:write("end\n")
+    p:wait()
+    all_gone()
+  end)
+
   it("has bounds: runs of a user, one on a connection", function()
     local a, b = caller({}), caller({})
     started(a)

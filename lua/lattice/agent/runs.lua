@@ -8,6 +8,8 @@ local uv = require("luv")
 
 local M = {}
 
+local START_RATE, START_BURST = 20, 40 -- runs a second of one user
+
 ---@class lattice.agent.Runs
 ---@field agent lattice.agent.Core
 ---@field list table<string, lattice.agent.Run>
@@ -17,7 +19,7 @@ Runs.__index = Runs
 ---@param agent lattice.agent.Core
 ---@return lattice.agent.Runs
 function M.new(agent)
-  return setmetatable({ agent = agent, list = {}, count = 0, of = {}, last = 0 }, Runs)
+  return setmetatable({ agent = agent, list = {}, count = 0, of = {}, last = 0, tokens = {} }, Runs)
 end
 
 --- What the config lets a user run; nil: nothing.
@@ -60,6 +62,16 @@ local function add(self, run, step)
   if self.of[run.uid] == 0 then self.of[run.uid] = nil end
 end
 
+-- Each start is work for the kernel's verifier.
+local function take_token(self, uid)
+  local now, one = uv.now(), self.tokens[uid] or { left = START_BURST, at = uv.now() }
+  one.left, one.at = math.min(START_BURST, one.left + (now - one.at) * START_RATE / 1000), now
+  self.tokens[uid] = one
+  if one.left < 1 then return false end
+  one.left = one.left - 1
+  return true
+end
+
 -- Why this user gets no run now.
 local function refuse(self, uid, entry)
   local most = self.agent.config.runs.most
@@ -68,6 +80,7 @@ local function refuse(self, uid, entry)
     return ("uid %d has %d runs already, and may have %d"):format(uid, self.of[uid], entry.most), "EBUSY"
   end
   if self.count >= most then return ("there are %d runs already, and there may be %d"):format(self.count, most), "EBUSY" end
+  if not take_token(self, uid) then return ("uid %d starts too many runs: %d a second"):format(uid, START_RATE), "EAGAIN" end
 end
 
 --- Makes a run for who asks; done(run), or done(nil, error, code). Whoever asks no longer: the run's close.

@@ -48,4 +48,23 @@ function M.doubt(stat, path, self)
   if folder then return doubt(self, place, folder, folder.mode & STICKY ~= 0) end
 end
 
+--- The same of every folder on the way to the file, too: for files that hold a user, who may own one of them.
+---@param stat fun(path: string): table?
+---@param path string  absolute
+---@param self? table  of M.self
+---@return string? problem
+---@return string? expected
+function M.doubt_way(stat, path, self)
+  self = self or M.self()
+  local problem, expected = M.doubt(stat, path, self)
+  local at = path:match("^(.*)/[^/]*$")
+  while not problem and at and at ~= "" do
+    local above = at:match("^(.*)/[^/]*$")
+    local folder = stat(above == "" and "/" or above)
+    if folder then problem, expected = doubt(self, above == "" and "/" or above, folder, folder.mode & STICKY ~= 0) end
+    at = above
+  end
+  return problem, expected
+end
+
 return M

@@ -3,6 +3,7 @@
 -- user could change.
 local fields = require("lattice.agent.fields")
 local settings = require("lattice.policy.settings")
+local trust = require("lattice.agent.trust")
 
 local M = {}
 
@@ -10,7 +11,6 @@ local M = {}
 M.MOST_OF_USER, M.MOST = 8, 64
 
 local describe = settings.describe
-local OTHERS_WRITE = 2
 
 -- A name of the user database, or a number.
 local function user(ctx, source, line, value)
@@ -32,16 +32,17 @@ local function policies(ctx, source, line, value)
   local list = {}
   for i, one in ipairs(value) do
     local path = fields.path(ctx, source, line, one, "policies")
-    local stat, why
+    local stat, why, doubt, expected
     if path then stat, why = ctx.stat(path) end
+    if stat then doubt, expected = trust.doubt_way(ctx.stat, path) end
     if path and not stat then
       ctx:problem(source, line, ("policies: %s cannot be read: %s"):format(path, why))
     elseif path and stat.type ~= "file" then
       ctx:problem(source, line, ("policies: %s is not a file"):format(path))
-    elseif path and stat.mode & OTHERS_WRITE ~= 0 then
-      ctx:problem(source, line, ("policies: every user can write %s"):format(path), "chmod o-w " .. path)
-    elseif path then
-      list[i] = { path = path, owner = stat.uid }
+    elseif doubt then
+      ctx:problem(source, line, "policies: " .. doubt, expected)
+    else
+      list[i] = path
     end
   end
   return #list == #value and list or nil
@@ -75,15 +76,7 @@ local function add(ctx, source, line, i, value)
       return ctx:problem(source, line, ("runs: user '%s' is there already, at %s"):format(read.user.name, other.where))
     end
   end
-  local files = {}
-  for k, file in ipairs(read.policies) do
-    if file.owner ~= nil and file.owner == read.user.uid and file.owner ~= 0 then
-      return ctx:problem(source, line, ("runs: %s belongs to %s, whom it is to hold"):format(file.path, read.user.name),
-        "chown root " .. file.path)
-    end
-    files[k] = file.path
-  end
-  list[#list + 1] = { user = read.user.name, uid = read.user.uid, policies = files, limits = read.limits or {},
+  list[#list + 1] = { user = read.user.name, uid = read.user.uid, policies = read.policies, limits = read.limits or {},
     network = read.network, most = read.most or M.MOST_OF_USER, where = source.name .. ":" .. line }
 end
 

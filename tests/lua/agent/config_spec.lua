@@ -148,7 +148,7 @@ describe("lattice.lua", function()
     { 'runs { { user = "alice", policies = {} } }', "policies is a list of files" },
     { 'runs { { user = "alice", policies = { "none.lua" } } }', "/etc/lattice/none.lua cannot be read" },
     { 'runs { { user = "alice", policies = { "open.lua" } } }', "every user can write /etc/lattice/open.lua" },
-    { 'runs { { user = "alice", policies = { "alice.lua" } } }', "alice.lua belongs to alice, whom it is to hold" },
+    { 'runs { { user = "alice", policies = { "alice.lua" } } }', "alice.lua belongs to uid 1000, not to root or the agent" },
     { 'runs { { user = "alice", policies = { "agent.lua" }, limit = {} } }', "did you mean limits?" },
     { 'runs { { user = "alice", policies = { "agent.lua" }, limits = { memry = "1G" } } }', "did you mean memory?" },
     { 'runs { { user = "alice", policies = { "agent.lua" }, network = "lo" } }', "lo is the host's own loopback" },
