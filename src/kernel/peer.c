@@ -157,3 +157,35 @@ int lat_peer_socket_at_home(int fd)
 		return -errno;
 	return theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
 }
+
+int lat_peer_tell_writers(int listener)
+{
+	int on = 1;
+
+	return setsockopt(listener, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+int lat_peer_writer(int fd, pid_t *pid)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(sizeof(struct ucred))];
+	} control;
+	char byte;
+	struct iovec part = { &byte, 1 };
+	struct msghdr m = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(fd, &m, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0)
+		return -errno;
+	*pid = 0;
+	for (struct cmsghdr *c = n ? CMSG_FIRSTHDR(&m) : NULL; c; c = CMSG_NXTHDR(&m, c)) {
+		struct ucred cred;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+			continue;
+		memcpy(&cred, CMSG_DATA(c), sizeof(cred));
+		*pid = cred.pid;
+	}
+	return 0;
+}

@@ -23,4 +23,10 @@ int lat_peer_at_home(pid_t pid);
  * Another process may have connected it, as the supervisor of a sandbox does. 1, 0, or negative errno. */
 int lat_peer_socket_at_home(int fd);
 
+/* From a listening socket on: the kernel tells of each write on what it accepts which process made it. */
+int lat_peer_tell_writers(int listener);
+/* The process that wrote what is to be read next, which stays there; 0: in a pid namespace that is not below ours, or the other
+ * end has closed. -EAGAIN: nothing is there yet. */
+int lat_peer_writer(int fd, pid_t *pid);
+
 #endif

@@ -124,6 +124,37 @@ static int l_pidfd_of(lua_State *L)
 	return 1;
 }
 
+static int l_tell_writers(lua_State *L)
+{
+	int r = lat_peer_tell_writers((int)luaL_checkinteger(L, 1));
+
+	if (r < 0)
+		return lat_push_errno(L, r, "be told who writes");
+	lua_pushboolean(L, 1);
+	return 1;
+}
+
+static int l_writer(lua_State *L)
+{
+	pid_t pid;
+	int r = lat_peer_writer((int)luaL_checkinteger(L, 1), &pid);
+
+	if (r < 0)
+		return lat_push_errno(L, r, "ask who wrote");
+	lua_pushinteger(L, pid);
+	return 1;
+}
+
+static int l_copy(lua_State *L)
+{
+	int fd = fcntl((int)luaL_checkinteger(L, 1), F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0)
+		return lat_push_errno(L, errno, "copy a descriptor");
+	lua_pushinteger(L, fd);
+	return 1;
+}
+
 static int l_ended(lua_State *L)
 {
 	struct pollfd fd = { .fd = (int)luaL_checkinteger(L, 1), .events = POLLIN };
@@ -151,6 +182,12 @@ static const struct lat_api_function functions[] = {
 		"process has ended." },
 	{ "pidfd_of", l_pidfd_of, "fd: integer", "integer? pidfd, string? error, string? code",
 		"The same of who connected this unix socket (kernels from 6.5 on)." },
+	{ "tell_writers", l_tell_writers, "listener: integer", "boolean?, string? error, string? code",
+		"Have the kernel tell who writes on what this unix socket accepts: for writer." },
+	{ "writer", l_writer, "fd: integer", "integer? pid, string? error, string? code",
+		"The process that wrote what is to be read next (it stays there); 0: it cannot be told, or the other end has closed." },
+	{ "copy", l_copy, "fd: integer", "integer? fd, string? error, string? code",
+		"Another descriptor of the same; the caller's." },
 	{ "ended", l_ended, "pidfd: integer", "boolean", "Whether the process has ended." },
 	{ "gone", l_gone, "fd: integer", "boolean", "Whether nobody is at the other end of a pipe or socket any more." },
 	{ 0 },

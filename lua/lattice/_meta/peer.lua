@@ -55,6 +55,27 @@ function M.pidfd(pid) end
 ---@return string? code
 function M.pidfd_of(fd) end
 
+--- Have the kernel tell who writes on what this unix socket accepts: for writer.
+---@param listener integer
+---@return boolean?
+---@return string? error
+---@return string? code
+function M.tell_writers(listener) end
+
+--- The process that wrote what is to be read next (it stays there); 0: it cannot be told, or the other end has closed.
+---@param fd integer
+---@return integer? pid
+---@return string? error
+---@return string? code
+function M.writer(fd) end
+
+--- Another descriptor of the same; the caller's.
+---@param fd integer
+---@return integer? fd
+---@return string? error
+---@return string? code
+function M.copy(fd) end
+
 --- Whether the process has ended.
 ---@param pidfd integer
 ---@return boolean

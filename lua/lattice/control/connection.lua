@@ -79,6 +79,11 @@ local function pace(self)
   if busy then self.pipe:read_stop() else self.pipe:read_start(self.on_read) end
 end
 
+--- Begins to read; `wait` in its options: not before this.
+function Connection:begin()
+  if not self.finished and not self.pipe:is_closing() then self.pipe:read_start(self.on_read) end
+end
+
 --- Sends an object; false when it could not be.
 ---@param value table
 ---@param may_drop? boolean  rather drop it than let the queue grow
@@ -222,8 +227,9 @@ end
 ---@field limits table<string, integer>
 ---@field on_request fun(request: lattice.control.Request, reply: lattice.control.Reply)
 ---@field on_close fun(self: lattice.control.Connection)
+---@field wait boolean?  begin() starts to read
 
---- Starts to read.
+--- Starts to read, unless it is to wait.
 ---@param pipe table  accepted luv pipe; owned from now on
 ---@param options lattice.control.ConnectionOptions
 ---@return lattice.control.Connection
@@ -239,7 +245,7 @@ function M.new(pipe, options)
     log.error("control: internal error:", why)
     self:close()
   end
-  pipe:read_start(self.on_read)
+  if not options.wait then self:begin() end
   return self
 end
 

@@ -121,6 +121,31 @@ local function full(self, access, uid)
   return now.write + now.read >= most.connections or access == "read" and now.read >= most.others
 end
 
+-- Who connects need not be who speaks: the supervisor of a sandbox connects the command's own socket, for whoever its policy
+-- lets through to a path. So the first words are judged by the process that wrote them, before they are read.
+local function listen_for(self, one, fd)
+  local function refuse(why)
+    log.warn(("control: pid %d, uid %d: %s"):format(one.peer.pid, one.peer.uid, why))
+    one:reject("the control socket is not for you: " .. why, "EACCES", 5)
+  end
+  local copy, why = peer.copy(fd)
+  if not copy then return refuse(why) end
+  local poll = uv.new_poll(copy)
+  function one.deaf()
+    one.deaf = nil
+    poll:close(function() uv.fs_close(copy) end)
+  end
+  poll:start("r", function()
+    local pid, problem, code = peer.writer(copy)
+    if code == "EAGAIN" then return end
+    one.deaf()
+    local home = pid == one.peer.pid and pid ~= 0
+    if pid and pid ~= 0 and not home then home, problem = peer.at_home(pid) end
+    if pid == 0 and peer.gone(fd) or home then return one:begin() end
+    refuse(problem or "who speaks is in another pid or user namespace (a sandbox?)")
+  end)
+end
+
 local function accept(self)
   local pipe = uv.new_pipe(false)
   local ok, why = self.listener:accept(pipe)
@@ -138,9 +163,10 @@ local function accept(self)
     return pipe:close()
   end
   local one = connection.new(pipe, {
-    peer = who, access = access or "none", limits = self.limits,
+    peer = who, access = access or "none", limits = self.limits, wait = access and class == access,
     on_request = function(request, reply) dispatch(self, request, reply) end,
     on_close = function(one)
+      if one.deaf then one.deaf() end
       if not self.connections[one] then return end
       self.connections[one] = nil
       count(self, class, who.uid, -1)
@@ -154,6 +180,8 @@ local function accept(self)
   elseif class == "stranger" then
     log.warn(("control: pid %d, uid %d: %s"):format(who.pid, who.uid, refused))
     one:reject("the control socket is not for you: " .. refused, "EACCES", 5)
+  else
+    listen_for(self, one, pipe:fileno())
   end
 end
 
@@ -201,6 +229,7 @@ end
 
 local function listen(self, done)
   local ok, why, code = self.listener:bind(self.path)
+  if ok then ok, why, code = peer.tell_writers(self.listener:fileno()) end
   if ok then
     self.identity = place.identity(self.path)
     ok, why = place.protect(self.path, self.gid, self.everybody)
