@@ -78,7 +78,8 @@ for enforcer, why in Agents.enforcers(missing) do
     end)
 
     it("a temporary rule opens its path, is shown, is in the audit, and ends", function()
-      local out, status = repl('allow("tcp to 203.0.113.2 port 81", { ttl = 4, reason = "a test" })', "--write")
+      local ttl = 4 * (math.tointeger(tonumber(os.getenv("LATTICE_PATIENCE"))) or 1)
+      local out, status = repl(('allow("tcp to 203.0.113.2 port 81", { ttl = %d, reason = "a test" })'):format(ttl), "--write")
       assert.equal(0, status)
       assert.equal("1", out:match("^%d+"))
       assert.is_true(reach(81))
@@ -88,7 +89,7 @@ for enforcer, why in Agents.enforcers(missing) do
       assert.truthy(verdict.where:find("^temporary:1 %(uid 0%)"), verdict.where)
       local status_text = nodes:lattice({ "--socket", socket, "status" }).out
       assert.truthy(status_text:find("port 81", 1, true), status_text)
-      Agents.await("the end of the rule", function() return not reach(81) end, 20000)
+      Agents.await("the end of the rule", function() return not reach(81) end, 20000 + 1000 * ttl)
       local audit = assert(io.open(nodes.dir .. "/audit.jsonl")):read("a")
       assert.truthy(audit:find("repl: allow", 1, true), audit)
     end)
