@@ -79,7 +79,8 @@ for enforcer, why in Agents.enforcers(missing) do
 
     it("a temporary rule opens its path, is shown, is in the audit, and ends", function()
       local ttl = 4 * (math.tointeger(tonumber(os.getenv("LATTICE_PATIENCE"))) or 1)
-      local out, status = repl(('allow("tcp to 203.0.113.2 port 81", { ttl = %d, reason = "a test" })'):format(ttl), "--write")
+      local out, status = repl(('allow("tcp to 203.0.113.2 port 81", { ttl = %d, reason = "a test" })'):format(ttl),
+        "--write")
       assert.equal(0, status)
       assert.equal("1", out:match("^%d+"))
       assert.is_true(reach(81))
