@@ -108,6 +108,22 @@ describe("lattice run --mode kernel", function()
     end)
   end)
 
+  it("needs CAP_BPF and CAP_NET_ADMIN, and as root the right to map itself: what is missing is named", function()
+    local function with(caps)
+      return world:run("host", { "setpriv", "--inh-caps", "-all", "--bounding-set", "-all," .. caps, World.lattice_path,
+        "run", "-q", "--mode", "kernel", "--name", name, "--", "echo", "ran" }, { mode = "kernel" })
+    end
+    local p = with("+bpf,+net_admin,+setfcap")
+    assert.equal("ran\n", p.out, p.err)
+    for caps, word in pairs({ ["+net_admin,+setfcap"] = "CAP_BPF", ["+bpf,+setfcap"] = "CAP_NET_ADMIN",
+      ["+bpf,+net_admin"] = "CAP_SETFCAP" }) do
+      p = with(caps)
+      assert.equal(125, p.status)
+      assert.equal("", p.out)
+      assert.matches(word .. " missing", p.err, 1, true)
+    end
+  end)
+
   describe("rules", function()
     it("let pass what they name and refuse the rest at once, told with process, rule and errno", function()
       local p = under(allow9, bash("get 203.0.113.9; get 203.0.113.10; get 203.0.113.9 81; get 2001:db8::9"))

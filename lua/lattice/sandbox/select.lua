@@ -14,6 +14,7 @@ M.order = { "kernel", "user", "gvisor", "preload" }
 ---@field try fun(probe: string): lattice.caps.Result   each probe once
 ---@field full boolean  try everything, not only what tells the modes apart
 ---@field host_user_namespace boolean
+---@field root boolean  uid 0
 ---@field agent? fun(): table?, string?  what the agent would wall for this caller, or why it would not
 
 -- What each mode is made of, by the names of lattice.caps: `first` tells the modes apart in a few milliseconds; the rest
@@ -89,6 +90,10 @@ function modes.kernel(host)
     return { ok = false, code = "EPERM", reason = refused and why .. "; " .. refused or why }
   end
   if not M.built.kernel then return { ok = false, code = "ENOENT", reason = "it is not in this build" } end
+  -- Linux 5.12 on: who maps uid 0 into a user namespace must have it
+  if host.root and not has("setfcap") then
+    return { ok = false, code = "EPERM", reason = "CAP_SETFCAP missing, which root's user namespace needs" }
+  end
   return tried(host, "kernel")
 end
 
@@ -131,7 +136,7 @@ function M.host(full, known)
   local caps, sys = require("lattice.caps"), require("lattice.sys")
   local results = setmetatable({}, { __index = known })
   return {
-    full = full, edition = sys.version().edition, host_user_namespace = initial_user_namespace(),
+    full = full, root = sys.uid() == 0, edition = sys.version().edition, host_user_namespace = initial_user_namespace(),
     has_capability = function(name) return sys.has_capability(name) == true end,
     try = function(name)
       if not results[name] then

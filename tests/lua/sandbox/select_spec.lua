@@ -52,6 +52,13 @@ describe("the mode of a run", function()
     end
   end)
 
+  it("is user for root who may not map itself", function()
+    local chosen = assert(modes.select({ name = "auto" }, host(nil, { root = true, has_capability = without("setfcap") })))
+    assert.equal("user", chosen.name)
+    assert.equal("CAP_SETFCAP missing, which root's user namespace needs", chosen.passed_over[1].reason)
+    assert.equal("kernel", modes.select({ name = "auto" }, host(nil, { has_capability = without("setfcap") })).name)
+  end)
+
   it("is user for root of a user namespace, in community, and where a program is not asked", function()
     local function passed(h)
       local chosen = assert(modes.select({ name = "auto" }, h))
