@@ -3,6 +3,7 @@
 local M = {}
 
 local FOLDER = "/run/lattice"
+local TRIES, PAUSE_MS = 10, 20
 
 local function network_namespace()
   return (require("luv").fs_readlink("/proc/self/ns/net") or ""):match("%d+") or "0"
@@ -48,7 +49,12 @@ end
 function M.take(config)
   local folder = folder_of(config)
   local path = ("%s/agent-%s.lock"):format(folder, network_namespace())
-  local lock, err, code = require("lattice.sys").lock(path)
+  local lock, err, code
+  for _ = 1, TRIES do -- an agent elsewhere that sweeps holds it for a moment; so does a child of a killed one that begins
+    lock, err, code = require("lattice.sys").lock(path)
+    if lock or code ~= "EAGAIN" then break end
+    require("luv").sleep(PAUSE_MS)
+  end
   if not lock and code == "EAGAIN" then
     return nil, ("another latticed guards devices of this network namespace (it holds %s): stop that one first, or add "
       .. "the device to its configuration"):format(path), "busy"
