@@ -42,13 +42,17 @@ describe("a file that the agent obeys", function()
   end)
 
   it("that holds a user has no folder of that user's on the way to it", function()
-    local stats = { ["/home/u/safe/p.lua"] = { mode = octal("644"), uid = 0, gid = 0 }, ["/home/u/safe"] = { mode = octal("755") },
-      ["/home/u"] = { mode = octal("755"), uid = 1000, gid = 1000 }, ["/home"] = { mode = octal("755") },
-      ["/"] = { mode = octal("755") }, ["/tmp/safe/p.lua"] = { mode = octal("644") }, ["/tmp/safe"] = { mode = octal("755") },
+    local stats = {
+      ["/home/u/safe/p.lua"] = { mode = octal("644"), uid = 0, gid = 0 },
+      ["/home/u/safe"] = { mode = octal("755") },
+      ["/home/u"] = { mode = octal("755"), uid = 1000, gid = 1000 },
+      ["/home"] = { mode = octal("755") }, ["/"] = { mode = octal("755") },
+      ["/tmp/safe/p.lua"] = { mode = octal("644") }, ["/tmp/safe"] = { mode = octal("755") },
       ["/tmp"] = { mode = octal("1777") } }
     local function stat(path) return stats[path] end
     assert.is_nil((trust.doubt(stat, "/home/u/safe/p.lua", agent)))
-    assert.equal("/home/u belongs to uid 1000, not to root or the agent", (trust.doubt_way(stat, "/home/u/safe/p.lua", agent)))
+    assert.equal("/home/u belongs to uid 1000, not to root or the agent",
+      (trust.doubt_way(stat, "/home/u/safe/p.lua", agent)))
     assert.is_nil((trust.doubt_way(stat, "/tmp/safe/p.lua", agent)))
     stats["/tmp"].mode = octal("777")
     assert.equal("every user can write /tmp", (trust.doubt_way(stat, "/tmp/safe/p.lua", agent)))
