@@ -161,10 +161,17 @@ __noinline int lat_in_span(struct question *q, __u32 row, __u32 which)
 	return proto == 255 || proto == q->proto;
 }
 
+__noinline int lat_in_row(struct question *q, __u32 row)
+{
+	if (lat_in_span(q, row, 0) || lat_in_span(q, row, 1) || lat_in_span(q, row, 2))
+		return 1;
+	return lat_in_span(q, row, 3);
+}
+
 /* Is it a port of the host's own loopback services that a rule names? */
 __noinline int lat_is_host(struct question *q)
 {
-	__u32 slot, row = 0, first, spans;
+	__u32 slot, row = 0, first, rows;
 	struct lat_tc_meta *meta;
 	int found = 0;
 	void *data;
@@ -177,12 +184,11 @@ __noinline int lat_is_host(struct question *q)
 	if (!meta)
 		return 0;
 	first = meta->hosts_at;
-	spans = meta->hosts;
-#define SPAN(n) if ((n) >= spans) goto end; found = lat_in_span(q, first + (n) / 4, n); if (found) goto end
-#define SPANS(n) SPAN(n); SPAN((n) + 1); SPAN((n) + 2); SPAN((n) + 3)
-	SPANS(0); SPANS(4); SPANS(8); SPANS(12); SPANS(16); SPANS(20); SPANS(24); SPANS(28);
-	SPANS(32); SPANS(36); SPANS(40); SPANS(44); SPANS(48); SPANS(52); SPANS(56); SPANS(60);
-	_Static_assert(LAT_TC_HOST_MOST == 64, "all of them");
+	rows = (meta->hosts + 3u) / 4; /* a span that is not used is of no protocol that has ports */
+#define ROW(n) if ((n) >= rows) goto end; found = lat_in_row(q, first + (n)); if (found) goto end
+	ROW(0); ROW(1); ROW(2); ROW(3); ROW(4); ROW(5); ROW(6); ROW(7);
+	ROW(8); ROW(9); ROW(10); ROW(11); ROW(12); ROW(13); ROW(14); ROW(15);
+	_Static_assert(LAT_TC_HOST_MOST == 16 * 4, "all of them");
 end:
 	return found;
 }

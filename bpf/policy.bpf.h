@@ -213,8 +213,19 @@ __noinline int lat_parent_rule(struct question *q)
  * looks at what a processor may do ahead of a branch. */
 #define UP if (more <= 0) goto end; more = lat_parent_rule(q)
 #define UP_11 UP; UP; UP; UP; UP; UP; UP; UP; UP; UP; UP
-#define UP_44 UP_11; UP_11; UP_11; UP_11
-#define UP_132 UP_44; UP_44; UP_44
+#define UP_MORE if (more <= 0) goto end; more = lat_up(q)
+#define UP_132 UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE
+
+__noinline int lat_up(struct question *q)
+{
+	int more = 1;
+
+	if (!q)
+		return -1;
+	UP_11;
+end:
+	return more;
+}
 
 /* The lowest rule of the address's prefixes, 0: none, or negative: broken. */
 __noinline int lat_static(struct question *q)
@@ -269,12 +280,16 @@ static __always_inline int in_box(const struct lat_tc_box *box, const struct que
 	return box->lo == 0 && box->hi == 0xffff;
 }
 
-/* The lowest rule of the names that are pinned to the address, 0: none, or negative: not known. */
-__noinline int lat_named(struct question *q)
+/* Whom the verifier reads is short: what is in it stands in each program, and is read at every start of a command. */
+#define BOXES 8
+
+/* The rule of the first of some boxes that matches, 0: none. */
+__noinline int lat_boxes(struct question *q, __u32 from)
 {
 	struct lat_tc_pin_key key = { .slot = 0 };
-	__u32 found = LAT_TC_PIN_MOST;
+	__u32 found = BOXES;
 	struct lat_tc_pin *pin;
+	struct lat_tc_box *boxes;
 
 	if (!q)
 		return -1;
@@ -283,19 +298,43 @@ __noinline int lat_named(struct question *q)
 	pin = bpf_map_lookup_elem(&lat_pins, &key);
 	if (!pin)
 		return 0;
+	from &= LAT_TC_PIN_MOST - BOXES;
+	boxes = &pin->boxes[from];
 #pragma unroll
-	for (__u32 i = 0; i < LAT_TC_PIN_MOST; i++) {
-		if (i >= pin->count)
+	for (__u32 i = 0; i < BOXES; i++) {
+		if (from + i >= pin->count)
 			break;
-		if (in_box(&pin->boxes[i], q)) {
+		if (in_box(&boxes[i], q)) {
 			found = i;
 			break;
 		}
 	}
 	found = opaque(q, found);
-	if (found < LAT_TC_PIN_MOST)
-		return (int)pin->boxes[found].rule;
-	return pin->bound ? -1 : 0;
+	return found < BOXES ? (int)boxes[found].rule : 0;
+}
+
+/* The lowest rule of the names that are pinned to the address, 0: none, or negative: not known. */
+__noinline int lat_named(struct question *q)
+{
+	struct lat_tc_pin_key key = { .slot = 0 };
+	struct lat_tc_pin *pin;
+	__u32 count, bound;
+	int found = 0;
+
+	if (!q)
+		return -1;
+	set_wide(key.addr, q->remote);
+	key.slot = LAT_TC_LIVE_SLOT(q->live);
+	pin = bpf_map_lookup_elem(&lat_pins, &key);
+	if (!pin)
+		return 0;
+	count = pin->count;
+	bound = pin->bound;
+#define SOME(n) if ((n) * BOXES >= count) goto end; found = lat_boxes(q, (n) * BOXES); if (found) goto end
+	SOME(0); SOME(1); SOME(2); SOME(3); SOME(4); SOME(5); SOME(6); SOME(7);
+	_Static_assert(LAT_TC_PIN_MOST == 8 * BOXES, "all of them");
+end:
+	return found || !bound ? found : -1;
 }
 
 /* The first temporary rule that matches; sets the answer. 1: found. */
