@@ -1,6 +1,7 @@
 /* Generations of the tc enforcer: new maps beside the live ones, one word that makes them count, and back. */
 #include "kernel/pro/tc_parts.h"
 #include "base/mem.h"
+#include "base/signals.h"
 #include <string.h>
 #include <linux/membarrier.h>
 #include <sys/mman.h>
@@ -124,6 +125,20 @@ static int make_data(struct lat_tc *tc, const struct lat_tc_image *image, struct
 	return 0;
 }
 
+/* Signals are for other threads: a caller may begin before it has blocked its own, and one that meets ours open kills. */
+static int start_thread(pthread_t *thread, void *(*run)(void *), void *arg)
+{
+	sigset_t all, old;
+	int r;
+
+	sigfillset(&all);
+	sigdelset(&all, LAT_SIGNAL_PRIVILEGE);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(thread, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
+}
+
 /* A map on its way into its slot, or the one in it on its way out (fd -1). The kernel waits there until no program can be at
  * what was in it, some 10 ms or more: so the two go beside each other and while the trie is filled, which nobody looks at yet. */
 struct put {
@@ -146,7 +161,7 @@ static void *run_put(void *user)
 
 static void begin_put(struct put *put)
 {
-	put->beside = pthread_create(&put->thread, NULL, run_put, put) == 0;
+	put->beside = start_thread(&put->thread, run_put, put) == 0;
 	if (!put->beside)
 		run_put(put);
 }
@@ -175,7 +190,7 @@ static void *run_grace(void *unused)
 static void begin_grace(struct lat_tc *tc)
 {
 	lat_tc_end_grace(tc);
-	tc->graces = pthread_create(&tc->grace, NULL, run_grace, NULL) == 0;
+	tc->graces = start_thread(&tc->grace, run_grace, NULL) == 0;
 	if (!tc->graces)
 		run_grace(NULL);
 }
