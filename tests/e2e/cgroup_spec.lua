@@ -27,8 +27,8 @@ local function number(path, pattern)
 end
 
 -- Nanoseconds that the group has had of the CPUs.
-local function cpu_used(name)
-  for _, path in ipairs(groups(name)) do
+local function cpu_used(paths)
+  for _, path in ipairs(paths) do
     local v2, v1 = number(path .. "/cpu.stat", "usage_usec (%d+)"), number(path .. "/cpuacct.usage", "%d+")
     if v2 or v1 then return v1 or v2 * 1000 end
   end
@@ -185,13 +185,17 @@ describe("limits of a run by a group", function()
       test("cpu: a spin loop of three processes has the share and no more", function()
         local spin = "while :; do :; done"
         local p = start(mode, "cpu = 0.4", { "sh", "-c", ("for i in 1 2; do %s & done; %s"):format(spin, spin) })
-        local first, began
-        p:expect(function() first = cpu_used(p.name); return first and first > 1e8 end)
+        local paths, first, began
+        p:expect(function()
+          paths = groups(p.name)
+          first = cpu_used(paths)
+          return first and first > 1e8
+        end)
         local all, held = periods(p.name)
-        first, began = cpu_used(p.name), uv.hrtime()
+        first, began = cpu_used(paths), uv.hrtime()
         local last, now
         p:expect(function()
-          last, now = cpu_used(p.name), uv.hrtime()
+          last, now = cpu_used(paths), uv.hrtime()
           return last and last - first > 1.2e9
         end)
         local all_then, held_then = periods(p.name)

@@ -283,6 +283,7 @@ function World.no_mode(mode)
   if mode == "kernel" and (World.in_userns or uv.getuid() ~= 0) then return "kernel mode needs the host's root" end
   local said = spawn({ World.lattice_path, "run", "-q", "--mode", mode, "--", "true" }, {}):wait().err
   local why = said:match("cannot be had: (it is not in this build)") or said:match("cannot be had: (Pro feature)")
+    or said:match("cannot be had: .-(no cgroup v2 is mounted)")
   return why and ("mode %s: %s"):format(mode, why)
 end
 
