@@ -141,6 +141,13 @@ for env in ({}, {"LATTICE_INTERCEPT": "/nowhere"}, {"LATTICE_INTERCEPT": "x" * 3
   it("does not hold `env -u LD_PRELOAD`", function()
     not_held(under({ "env", "-u", "LD_PRELOAD", hooked, "plain" }))
   end)
+  it("does not hold a program with file capabilities", function()
+    if World.in_userns then return pending("needs the host's root") end
+    local copy = world.dir .. "/capable"
+    local set = world:run("host", { "sh", "-c", 'cp "$1" "$2" && setcap cap_net_bind_service+ep "$2"', "sh", hooked, copy })
+    if set.status ~= 0 then return pending("no file capabilities here: " .. set.err) end
+    not_held(under({ copy, "plain" }))
+  end)
   it("does not hold a static Go program", function()
     if not World.has("go") then return pending("go is not installed") end
     world:file("dial.go", [[
