@@ -1,5 +1,6 @@
 /* Generations on several devices at once; see filter.h. */
 #include "core/filter.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include <stdio.h>
 #include <string.h>
@@ -200,4 +201,20 @@ int lat_filter_cut(struct lat_filter *filter)
 int lat_filter_ask(struct lat_filter *filter, const struct lat_tc_question *question, struct lat_tc_answer *out)
 {
 	return lat_tc_ask(filter->tc[0], question, out);
+}
+
+bool lat_filter_end_of(const struct lat_tc_key *key, const struct lat_tc_flow *flow, struct lat_event *out)
+{
+	if ((flow->action != LAT_ACTION_ALLOW && flow->action != LAT_ACTION_AUDIT) || !flow->log ||
+		(flow->state & (LAT_TC_TOLD | LAT_TC_INSIDE)))
+		return false;
+	*out = (struct lat_event){ .time_ns = lat_now_ns(), .generation = flow->generation, .rule = flow->rule,
+		.kind = LAT_EVENT_CLOSE, .action = flow->action, .dir = flow->dir, .proto = key->proto, .sport = flow->sport,
+		.dport = flow->dport, .ifindex = key->ifindex, .packets = flow->packets[0] + flow->packets[1],
+		.bytes_out = flow->bytes[0], .bytes_in = flow->bytes[1] };
+	if (flow->seen_ns > flow->start_ns)
+		out->duration_ns = flow->seen_ns - flow->start_ns;
+	memcpy(out->local, key->local, sizeof(out->local));
+	memcpy(out->remote, key->remote, sizeof(out->remote));
+	return true;
 }

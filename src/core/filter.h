@@ -4,6 +4,7 @@
 #ifndef LAT_CORE_FILTER_H
 #define LAT_CORE_FILTER_H
 #include "core/image.h"
+#include "lattice_abi.h"
 
 #define LAT_FILTER_DEVICES 64
 
@@ -38,6 +39,9 @@ int lat_filter_overlay(struct lat_filter *filter, const struct lat_tc_temp *temp
 int lat_filter_counters(struct lat_filter *filter, size_t rules, struct lat_tc_count **out);
 /* The number of flows cut. */
 int lat_filter_cut(struct lat_filter *filter);
+/* The CLOSE event of an open flow, as the programs would have told its end, had they seen it; false: its end is told already, or
+ * nobody is to hear of it. */
+bool lat_filter_end_of(const struct lat_tc_key *key, const struct lat_tc_flow *flow, struct lat_event *out);
 /* By the first device: they hold the same. */
 int lat_filter_ask(struct lat_filter *filter, const struct lat_tc_question *question, struct lat_tc_answer *out);
 

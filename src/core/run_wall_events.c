@@ -230,19 +230,13 @@ void lat_wall_events_read(struct lat_wall *w)
 	lat_pump_flush(w->pump);
 }
 
-/* As the programs would have told its end, had they seen it. */
 static void tell_end(struct lat_wall *w, const struct lat_tc_key *key, const struct lat_tc_flow *flow, size_t known)
 {
+	struct lat_event e;
 	struct lat_flow f;
-	struct lat_event e = { .time_ns = lat_now_ns(), .generation = flow->generation, .rule = flow->rule,
-		.kind = LAT_EVENT_CLOSE, .action = flow->action, .dir = flow->dir, .proto = key->proto, .sport = flow->sport,
-		.dport = flow->dport, .ifindex = key->ifindex, .packets = flow->packets[0] + flow->packets[1],
-		.bytes_out = flow->bytes[0], .bytes_in = flow->bytes[1] };
 
-	if (flow->seen_ns > flow->start_ns)
-		e.duration_ns = flow->seen_ns - flow->start_ns;
-	memcpy(e.local, key->local, sizeof(e.local));
-	memcpy(e.remote, key->remote, sizeof(e.remote));
+	if (!lat_filter_end_of(key, flow, &e))
+		return;
 	lat_event_flow(&e, &f);
 	for (size_t i = 0; i < known; i++)
 		if (same_flow(&w->ended[i], &f))
@@ -264,8 +258,7 @@ void lat_wall_events_end(struct lat_wall *w)
 	known = w->ended_count;
 	w->ended_room = 0;
 	for (int i = 0; i < n; i++)
-		if (passes(flows[i].action) && flows[i].log && !(flows[i].state & (LAT_TC_TOLD | LAT_TC_INSIDE)))
-			tell_end(w, &keys[i], &flows[i], known);
+		tell_end(w, &keys[i], &flows[i], known);
 	lat_pump_flush(w->pump);
 }
 

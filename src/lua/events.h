@@ -52,6 +52,8 @@ struct lat_events {
 	struct lat_event *tap;  /* records as they are, of every kind, for who takes them; NULL: nobody */
 	unsigned tap_most, tap_count;
 	uint64_t tap_lost;
+	struct lat_flow *ends; /* NULL, or flows whose end was told since */
+	size_t ends_room, ends_count;
 };
 
 /* The box's user value: { [1] = functions by handler slot, [2] = their batch tables, [3] = functions by watcher slot }. */
@@ -86,7 +88,9 @@ int lat_events_account(lua_State *L);
 int lat_events_watch(lua_State *L);
 int lat_events_tap(lua_State *L);
 int lat_events_taken(lua_State *L);
-int lat_events_drain(lua_State *L);
+int lat_events_ends(lua_State *L);
+/* As if a reader had read it. */
+void lat_events_take(struct lat_events *s, const struct lat_event *e);
 /* What waits still is for the audit and the tap, and for nobody else. */
 void lat_events_take_last(struct lat_events *s);
 /* Keeps a copy for the tap. */

@@ -76,10 +76,17 @@ static void take(void *ctx, const void *data, size_t size)
 	if ((s->closing && !s->last) || lat_pump_take(s->pump, data, size, e) < 0)
 		return;
 	lat_events_tap_take(s, e);
+	if (e->kind == LAT_EVENT_CLOSE && s->ends_count < s->ends_room)
+		lat_event_flow(e, &s->ends[s->ends_count++]);
 	if (e->kind != LAT_EVENT_VERDICT)
 		return;
 	if (++s->count == LAT_EVENTS_BATCH)
 		lat_events_deliver(s);
+}
+
+void lat_events_take(struct lat_events *s, const struct lat_event *e)
+{
+	take(s, e, sizeof(*e));
 }
 
 static void take_packet(void *ctx, const struct lat_nflog_packet *packet)

@@ -292,8 +292,9 @@ static const struct lat_api_function methods[] = {
 		"Keep the records from now on as they are, at most so many, until taken() takes them." },
 	{ "taken", lat_events_taken, "", "string hex, integer count, integer lost",
 		"What the tap has, as hexadecimal text of struct lat_event, and how many it could not keep." },
-	{ "drain", lat_events_drain, "", "",
-		"Read what the readers still have, for the audit and the tap alone: the source is about to be closed." },
+	{ "ends", lat_events_ends, "filter: lattice.tc.Filter", "",
+		"All sockets of a filter's group are gone: read what the readers still have, for the audit and the tap alone, and "
+		"tell the ends of the flows that are open still. The source is then to be closed." },
 	{ "generation", l_generation, "generation: lattice.policies.Generation", "",
 		"Name the rules of events by this generation; those of the last ones are still known." },
 	{ "names", l_names, "pins: { addr: string, names: string[] }[]", "boolean?, string? error, string? code",

@@ -1,5 +1,5 @@
 /* What the files of lattice.tc share: tc_jobs.c (a filter and its queue of jobs), tc_look.c (what only looks) and l_tc.c (what
- * changes something, and the module). Nobody else includes this. */
+ * changes something, and the module). events_tap.c, too, looks into a filter. */
 #ifndef LAT_LUA_TC_H
 #define LAT_LUA_TC_H
 #include "core/filter.h"

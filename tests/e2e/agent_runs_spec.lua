@@ -134,6 +134,23 @@ describe("runs that the agent walls for users", function()
     assert.truthy(json.encode(denied):find("65534", 1, true))
   end)
 
+  it("tells the ends of flows, also of those that nobody closed", function()
+    local p = caller({ name = "ends" })
+    local run = started(p)
+    assert.equal("open", try(p, "udp", "203.0.113.2", 53))
+    assert.equal("open", say(p, "keep 203.0.113.2 80", "keep (%a+)\n"))
+    p:write("end\n")
+    p:wait()
+    all_gone()
+    local ends = {}
+    for _, record in ipairs(Agents.records(nodes.dir .. "/audit.jsonl")) do
+      if record.unmapped.lattice.kind == "close" and json.encode(record):find(run.id, 1, true) then
+        ends[record.dst_endpoint.port] = (ends[record.dst_endpoint.port] or 0) + 1
+      end
+    end
+    assert.same({ [53] = 1, [80] = 1 }, ends)
+  end)
+
   it("opens what a name of the policy resolved to, and no other", function()
     local p = caller({})
     started(p)

@@ -70,8 +70,9 @@ function Source:tap(most) end
 ---@return integer lost
 function Source:taken() end
 
---- Read what the readers still have, for the audit and the tap alone: the source is about to be closed.
-function Source:drain() end
+--- All sockets of a filter's group are gone: read what the readers still have, for the audit and the tap alone, and tell the ends of the flows that are open still. The source is then to be closed.
+---@param filter lattice.tc.Filter
+function Source:ends(filter) end
 
 --- Name the rules of events by this generation; those of the last ones are still known.
 ---@param generation lattice.policies.Generation

@@ -340,7 +340,7 @@ end
 local function finish(self)
   if self.teller then self.teller:close() end
   if self.events then
-    self.events:drain()
+    self.events:ends(self.filter)
     self:tell()
     self.events:record("exit", { text = self.why, uid = self.uid, pid = self.pid, status = 0 })
     self.events:close()
