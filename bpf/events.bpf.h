@@ -9,10 +9,12 @@
 #define LOOPBACK 1 /* of every network namespace */
 
 #ifdef LATTICE_CGROUP /* there may be hundreds of them */
+#define WAKES 1 /* nobody waits for their events: records and notices can do with the next millisecond, or the next tick */
 #define MOST_FLOWS 8192
 #define MOST_FRAGMENTS 256
 #define RING_BYTES (256 << 10)
 #else
+#define WAKES LAT_TC_WAKES
 #define MOST_FLOWS 262144
 #define MOST_FRAGMENTS 8192
 #define RING_BYTES (4 << 20)
@@ -108,7 +110,7 @@ static __always_inline void send(struct lat_event *e, struct lat_tc_told *told, 
 		told->since_ns = now;
 		told->wakes = 0;
 	}
-	bpf_ringbuf_submit(e, told->wakes++ < LAT_TC_WAKES ? 0 : BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(e, told->wakes++ < WAKES ? 0 : BPF_RB_NO_WAKEUP);
 	stat_add(LAT_TC_STAT_EVENTS);
 }
 
