@@ -362,6 +362,17 @@ static int block_signals(sigset_t *old)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* What came for a run that is over must not end its caller: a SIGHUP asked for a reload. */
+static void unblock_signals(int *fd, const sigset_t *old)
+{
+	struct signalfd_siginfo si;
+
+	while (*fd >= 0 && read(*fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
+	}
+	lat_close(fd);
+	sigprocmask(SIG_SETMASK, old, NULL);
+}
+
 int lat_run(const struct lat_run_options *options)
 {
 	struct lat_run *run = calloc(1, sizeof(*run));
@@ -455,8 +466,7 @@ int lat_run(const struct lat_run_options *options)
 unblock:
 	lat_log_set_patience(true);
 	tear_down(run);
-	lat_close(&run->signals.fd);
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	unblock_signals(&run->signals.fd, &old);
 	status = run->status;
 	free(run);
 	return status;
