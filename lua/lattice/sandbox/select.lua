@@ -5,6 +5,9 @@ local userns = require("lattice.sandbox.userns")
 
 local M = {}
 
+-- A probe ends by itself; one that does not must not hold a run for ever. Many at once on a slow machine take seconds.
+local PATIENCE_MS = 20000
+
 -- The strongest first. docs/modes.md says what each one holds.
 M.order = { "kernel", "user", "gvisor", "preload" }
 
@@ -140,7 +143,7 @@ function M.host(full, known)
     has_capability = function(name) return sys.has_capability(name) == true end,
     try = function(name)
       if not results[name] then
-        local result, why, code = caps.probe(name)
+        local result, why, code = caps.probe(name, PATIENCE_MS)
         results[name] = result or { ok = false, detail = "", error = why, code = code }
       end
       return results[name]
