@@ -374,7 +374,8 @@ int lat_tc_flip(struct lat_tc *tc)
 		tc->prepared = 0;
 	}
 	pthread_mutex_unlock(&tc->mutex);
-	if (r == 0)
+	/* Before the first there was nothing to be at; and who starts a run makes processes then, which wants no thread. */
+	if (r == 0 && LAT_TC_LIVE_SLOT(word))
 		begin_grace(tc);
 	return r == 0 && tc->deferred ? take_place(tc) : r;
 }
