@@ -1,6 +1,7 @@
 -- The examples of questions do what their READMEs show, in every mode that is here, and leave nothing behind.
 package.path = "tests/support/?.lua;" .. package.path
 local World = require("world")
+local remains = require("remains")
 
 local missing = World.missing()
 for _, program in ipairs { "python3", "unshare" } do
@@ -13,8 +14,10 @@ local function run(command)
   return pipe:close() == true, text
 end
 
+local word = ("LATTICE_EXAMPLES=%d"):format(require("luv").os_getpid())
+
 local function example(name, mode)
-  return run(("LATTICE='%s' MODE=%s TMPDIR=/tmp timeout 90 examples/%s/run"):format(World.lattice_path, mode, name))
+  return run((word .. " LATTICE='%s' MODE=%s TMPDIR=/tmp timeout 90 examples/%s/run"):format(World.lattice_path, mode, name))
 end
 
 -- What a README shows as its output.
@@ -22,12 +25,13 @@ local function shown(name)
   return World.read("examples/" .. name .. "/README.md"):match("```text\n(.-)```")
 end
 
--- Of these folders nothing is there after a run that was not there before it.
+-- Of these folders nothing is there after a run that was not there before it, and no process of its.
 local function leaves_nothing(pattern, fn)
   local function left() return select(2, run("ls -d /tmp/" .. pattern .. " 2>/dev/null")) end
   local before = left()
   fn()
   assert.equal(before, left())
+  remains.gone("processes", function() return remains.keys(remains.processes(word)) end)
 end
 
 for _, mode in ipairs({ "user", "kernel" }) do
