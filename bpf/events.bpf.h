@@ -110,7 +110,9 @@ static __always_inline void send(struct lat_event *e, struct lat_tc_told *told, 
 		told->since_ns = now;
 		told->wakes = 0;
 	}
-	bpf_ringbuf_submit(e, told->wakes++ < WAKES ? 0 : BPF_RB_NO_WAKEUP);
+	/* By itself the ring wakes only who has read all before this event: forced, for there may be some without a wake-up. */
+	bpf_ringbuf_submit(e, told->wakes == 0 ? BPF_RB_FORCE_WAKEUP : told->wakes < WAKES ? 0 : BPF_RB_NO_WAKEUP);
+	told->wakes++;
 	stat_add(LAT_TC_STAT_EVENTS);
 }
 

@@ -94,7 +94,7 @@ function M.list(lattice, dir, become)
 end
 
 -- A question that is never met makes the filter notify every connect; the handler is asked each time.
-local ask = policy .. 'ask "tcp to 192.0.2.1 port 22"\n'
+local ask = policy .. 'ask "tcp to 192.0.2.1 port 22"\non("ask", function() return "deny" end)\n'
 local handler = policy:gsub("allow", "ask")
   .. 'on("ask", function(flow) return flow.port > 7000 and "allow" or "deny", { scope = "once" } end)\n'
 
