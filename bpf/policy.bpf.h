@@ -172,13 +172,10 @@ static __always_inline int take_node(struct question *q, const struct lat_tc_nod
 
 /* Takes the rule of the list in q into q->best. 1: the parent may know a lower one; 0: done; negative: broken. What the walk
  * knows is in q, where the verifier follows nothing: so each step looks to it like the one before. */
-__noinline int lat_node_rule(struct question *q)
+static __always_inline int node_rule(struct question *q)
 {
-	__u32 rule;
+	__u32 rule = q->list_rule;
 
-	if (!q)
-		return -1;
-	rule = q->list_rule;
 	if (rule & LAT_TC_LIST_LONG) {
 		int found = lat_list_find(q);
 
@@ -206,7 +203,7 @@ __noinline int lat_parent_rule(struct question *q)
 	row = q->row;
 	data = bpf_map_lookup_elem(&lat_data_slots, &slot);
 	node = data ? bpf_map_lookup_elem(data, &row) : 0;
-	return node && take_node(q, node) == 0 ? lat_node_rule(q) : -1;
+	return node && take_node(q, node) == 0 ? node_rule(q) : -1;
 }
 
 /* At most as many parents as there are prefix lengths (129), and the root. No loop: the verifier would follow it for ever when it
@@ -263,7 +260,7 @@ __noinline int lat_static(struct question *q)
 		q->key = q->proto;
 	else
 		q->key = q->port;
-	more = take_node(q, node) < 0 ? -1 : lat_node_rule(q);
+	more = take_node(q, node) < 0 ? -1 : node_rule(q);
 	UP_132;
 end:
 	if (more)
