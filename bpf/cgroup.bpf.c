@@ -95,10 +95,12 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *
 	struct lat_tc_who *who = ctx->sk ? bpf_sk_storage_get(&lat_sockets, ctx->sk, 0, 0) : 0;
 	int loopback = is_loopback(p->key.remote);
 	struct question q;
+	struct whose whose;
 
 	/* Who calls is whose flow it is; but a call that the supervisor makes for a task is that of the socket's maker. */
 	if (who && bpf_get_current_cgroup_id() == lat_constants.group)
 		set_current(who);
+	copy_who(&whose, who);
 	if (p->key.proto == PROTO_UDP && !sends)
 		return loopback ? 1 : bind_device(ctx);
 	if (loopback && PROTO_RESOLVED(p->key.proto)) {
@@ -110,9 +112,9 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *
 	q.live = live ? *(volatile __u64 *)live : 0;
 	lat_judge(&q, &p->key, DIR_OUT, port);
 	if (loopback)
-		only_hosts(&q);
+		lat_only_hosts(&q);
 	if (q.asks && !q.no_policy)
-		lat_answered(&q, port, who ? who->pid : 0);
+		lat_answered(&q, port, (__u32)whose.words[0]);
 	if (passes(q.action)) {
 		stat_add(LAT_TC_STAT_CONNECT_ALLOWED);
 		return loopback ? 1 : bind_device(ctx);
@@ -123,7 +125,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *
 		q.action = ACTION_DENY;
 	stat_add(LAT_TC_STAT_CONNECT_DENIED);
 	if (!q.no_policy)
-		tell(p, &q, DIR_OUT, lat_constants.bind, 0, who);
+		tell(p, &q, DIR_OUT, lat_constants.bind, 0, &whose);
 	return refuse(q.err ? (int)q.err : ECONNREFUSED);
 }
 

@@ -171,18 +171,34 @@ static __always_inline int has_token(struct lat_tc_count *count, __u64 now)
 	return 1;
 }
 
-static __always_inline void set_who(struct lat_event *e, const struct lat_tc_who *who)
+/* Whose socket it is, as words of our own: what the storage gave is looked at once and at once, or 6.1 forgets on the stack
+ * that it was a pointer. */
+struct whose {
+	__u64 words[3];
+};
+_Static_assert(sizeof(struct whose) == sizeof(struct lat_tc_who), "the same");
+_Static_assert(__builtin_offsetof(struct lat_event, pid) == 96 && sizeof(struct lat_event) == 120, "words");
+
+static __always_inline void copy_who(struct whose *to, const struct lat_tc_who *who)
 {
+	to->words[0] = to->words[1] = to->words[2] = 0;
 	if (!who)
 		return;
-	e->pid = who->pid;
-	e->uid = who->uid;
-	__builtin_memcpy(e->comm, who->comm, sizeof(e->comm));
+	to->words[0] = ((const volatile __u64 *)who)[0];
+	to->words[1] = ((const volatile __u64 *)who)[1];
+	to->words[2] = ((const volatile __u64 *)who)[2];
+}
+
+static __always_inline void set_who(struct lat_event *e, const struct whose *whose)
+{
+	((__u64 *)e)[12] = whose->words[0];
+	((__u64 *)e)[13] = whose->words[1];
+	((__u64 *)e)[14] = whose->words[2];
 }
 
 /* sport and dport are those of the flow's first packet. */
 static __always_inline void tell(struct packet *p, struct question *q, __u32 dir, __u32 device, __u32 length,
-	const struct lat_tc_who *who)
+	const struct whose *whose)
 {
 	__u32 zero = 0;
 	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
@@ -216,15 +232,19 @@ static __always_inline void tell(struct packet *p, struct question *q, __u32 dir
 	set_v6(e->local, (__u32 *)p->key.local);
 	set_v6(e->remote, (__u32 *)p->key.remote);
 	e->packets = 1;
-	set_who(e, who);
+	set_who(e, whose);
 	send(e, told, now);
 }
 
 /* A verdict on a packet. */
 __noinline int lat_tell(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir)
 {
-	if (p)
-		tell(p, q, dir, skb->ifindex, skb->len, who_of(skb));
+	struct whose whose;
+
+	if (!p)
+		return 0;
+	copy_who(&whose, who_of(skb));
+	tell(p, q, dir, skb->ifindex, skb->len, &whose);
 	return 0;
 }
 
@@ -232,11 +252,13 @@ __noinline int lat_tell_close(struct __sk_buff *skb, struct packet *p, struct la
 {
 	__u32 zero = 0;
 	struct lat_tc_told *told = bpf_map_lookup_elem(&lat_told, &zero);
+	struct whose whose;
 	struct lat_event *e;
 	__u64 now;
 
 	if (!told || !p || !flow)
 		return 0;
+	copy_who(&whose, who_of(skb));
 	now = bpf_ktime_get_ns();
 	e = event_begin(told, now);
 	if (!e)
@@ -256,7 +278,7 @@ __noinline int lat_tell_close(struct __sk_buff *skb, struct packet *p, struct la
 	e->bytes_out = flow->bytes[DIR_OUT];
 	e->bytes_in = flow->bytes[DIR_IN];
 	e->duration_ns = ticks() - flow->start_ns;
-	set_who(e, who_of(skb));
+	set_who(e, &whose);
 	send(e, told, now);
 	return 0;
 }

@@ -99,14 +99,21 @@ __noinline int lat_inside(struct __sk_buff *skb, struct packet *p)
 	return IS_OURS(skb, &p->key);
 }
 
-static __always_inline int inside(struct __sk_buff *skb, struct packet *p, struct question *q)
+/* What is written into a question is written in a call: a program that changes a word of its own stack twice is refused by 6.1
+ * (cmake/Bpf.cmake). */
+__noinline int lat_pass_inside(struct __sk_buff *skb, struct packet *p, struct question *q)
 {
-	if (p->key.ifindex != LOOPBACK || !lat_inside(skb, p))
+	if (!p || !q || !lat_inside(skb, p))
 		return 0;
 	q->inside = LAT_TC_INSIDE;
 	q->action = ACTION_ALLOW;
 	stat_add(LAT_TC_STAT_INSIDE);
 	return 1;
+}
+
+static __always_inline int inside(struct __sk_buff *skb, struct packet *p, struct question *q)
+{
+	return p->key.ifindex == LOOPBACK && lat_pass_inside(skb, p, q);
 }
 
 /* What the tables leave to somebody: what he said, or ask, which is a denial. */
@@ -194,12 +201,13 @@ end:
 }
 
 /* Rules of any address lead nobody to the host's own services by the way. */
-static __always_inline void only_hosts(struct question *q)
+__noinline int lat_only_hosts(struct question *q)
 {
-	if (q->action == ACTION_DENY || q->action == ACTION_DROP || lat_is_host(q))
-		return;
+	if (!q || q->action == ACTION_DENY || q->action == ACTION_DROP || lat_is_host(q))
+		return 0;
 	q->rule = q->count_row = q->asks = q->rate = 0;
 	q->action = ACTION_DENY;
+	return 0;
 }
 
 static __always_inline int only_outside(struct packet *p)
@@ -208,19 +216,26 @@ static __always_inline int only_outside(struct packet *p)
 }
 
 /* After the tables: what they say does not open the host's own services by the way, and may be a question. */
-static __always_inline void after_judge(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir, __u32 port)
+__noinline int lat_after_judge(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir, __u32 port)
 {
-	if (q->no_policy)
-		return;
-	if (only_outside(p))
-		only_hosts(q);
-	if (q->asks && dir == DIR_OUT) {
-		struct lat_tc_who *who = who_of(skb);
+	struct whose whose;
 
-		lat_answered(q, port, who ? who->pid : 0);
+	if (!p || !q || q->no_policy)
+		return 0;
+	if (only_outside(p))
+		lat_only_hosts(q);
+	if (q->asks && dir == DIR_OUT) {
+		copy_who(&whose, who_of(skb));
+		lat_answered(q, port, (__u32)whose.words[0]);
 	} else if (q->asks) {
 		q->action = q->rule ? ACTION_ASK : q->action; /* nobody is asked of what comes in */
 	}
+	return 0;
+}
+
+static __always_inline void after_judge(struct __sk_buff *skb, struct packet *p, struct question *q, __u32 dir, __u32 port)
+{
+	lat_after_judge(skb, p, q, dir, port);
 }
 
 /* A group's sockets send and get; they pass nothing on. */

@@ -210,19 +210,8 @@ __noinline int lat_parent_rule(struct question *q)
  * looks at what a processor may do ahead of a branch. */
 #define UP if (more <= 0) goto end; more = lat_parent_rule(q)
 #define UP_11 UP; UP; UP; UP; UP; UP; UP; UP; UP; UP; UP
-#define UP_MORE if (more <= 0) goto end; more = lat_up(q)
-#define UP_132 UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE; UP_MORE
-
-__noinline int lat_up(struct question *q)
-{
-	int more = 1;
-
-	if (!q)
-		return -1;
-	UP_11;
-end:
-	return more;
-}
+#define UP_44 UP_11; UP_11; UP_11; UP_11
+#define UP_132 UP_44; UP_44; UP_44
 
 /* The lowest rule of the address's prefixes, 0: none, or negative: broken. */
 __noinline int lat_static(struct question *q)
