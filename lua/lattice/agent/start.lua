@@ -241,7 +241,10 @@ local function start(agent, undo)
     ok, err, code = await(function(done) agent.devices[device.name]:raise(done) end)
     if not ok then return nil, ("%s: %s"):format(device.where, tostring(err)), code or "unavailable" end
   end
-  if config.runs.said and require("lattice.sys").version().edition == "pro" then
+  local pro = require("lattice.sys").version().edition == "pro"
+  if #config.runs > 0 and not pro then
+    return nil, config.runs[1].where .. ": runs: Pro feature: this is the community edition", 402
+  elseif config.runs.said and pro then
     ok, err, code = agent.runs:hold()
     if not ok then return nil, err, code or "unavailable" end
     undo(function() return agent.runs:release() end)
