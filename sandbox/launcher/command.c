@@ -116,6 +116,16 @@ _Noreturn void lat_command_become(struct lat_setup *s)
 	fail(s);
 }
 
+/* kill(0, ...) reaches the whole process group, outside the pid namespace too. Where a terminal sends its signals to the group,
+ * the command has to stay in it; anywhere else it gets one of its own. */
+static void leave_group(void)
+{
+	lat_autoclose int terminal = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+
+	if (terminal < 0 && errno == ENXIO)
+		setpgid(0, 0);
+}
+
 _Noreturn void lat_command_main(struct lat_setup *s)
 {
 	struct lat_msg msg, ready = { .type = LAT_MSG_READY };
@@ -138,8 +148,10 @@ _Noreturn void lat_command_main(struct lat_setup *s)
 	while (!lat_msg_receive(s->command, &msg, NULL, NULL)) {
 		struct lat_msg probed = { .type = LAT_MSG_PROBED };
 
-		if (msg.type == LAT_MSG_GO)
+		if (msg.type == LAT_MSG_GO) {
+			leave_group();
 			lat_command_become(s);
+		}
 		if (msg.type != LAT_MSG_PROBE)
 			continue;
 		probed.value = lat_probe_run(s, &probed.extra);

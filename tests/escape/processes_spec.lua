@@ -242,6 +242,15 @@ print("alive")
         bystander:wait()
       end)
 
+      it("a signal to the process group reaches nobody outside", function()
+        local caller = [[%s sh -c 'kill -TERM 0; sleep 5'; echo the caller lives]]
+        local function group(before)
+          return world:run("host", { "setsid", "-w", "sh", "-c", caller:format(before) }, { user = user, mode = mode }).out
+        end
+        assert.equal("", group("env"))
+        assert.equal("the caller lives\n", group(("%s run -q --mode %s --"):format(World.lattice_path, mode)))
+      end)
+
       it("a terminal cannot be typed into", function()
         local script = [[
 import fcntl, os, pty, sys
