@@ -49,8 +49,11 @@ describe("the ebpf enforcer on a device", function()
 
   -- The prefixes that the programs look up: "out 10.0.0.0/8".
   local function prefixes()
-    local slots = bpftool("map dump pinned", pin() .. "/lat_lpm_slots")
-    assert.equal(1, #slots) -- the generation before is freed
+    local slots
+    Agents.await("the generation before is freed", function() -- when no program is at it any more
+      slots = bpftool("map dump pinned", pin() .. "/lat_lpm_slots")
+      return #slots == 1
+    end)
     local id = string.unpack("<I4", raw(slots[1].value))
     local list = {}
     for _, entry in ipairs(bpftool("map dump id", id)) do
