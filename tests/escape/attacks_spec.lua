@@ -1,6 +1,7 @@
 -- Ways round the network wall (THREATS 2.1 to 2.4), in each mode that has one. Each attack is tried for real; what counts is
 -- whether a packet for the forbidden addresses came over the wire. The control runs the same attack without the sandbox and
 -- must be seen. In kernel mode the attacker has the uid of root.
+-- Takes long.
 package.path = "tests/support/?.lua;" .. package.path
 local World, Walled = require("world"), require("walled")
 

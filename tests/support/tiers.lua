@@ -240,7 +240,7 @@ return {
     specs(ctx, "tests/e2e", 300, "world")
   end },
   { name = "escape", about = "ways round, each decided by what the forbidden server saw",
-    run = function(ctx) specs(ctx, "tests/escape", 300, "world") end },
+    run = function(ctx) specs(ctx, "tests/escape", 900, "world") end },
   { name = "docs", about = "commands and policies in README.md and docs/ do what they say",
     run = function(ctx) program(ctx, "scripts/docs-check", "scripts/docs-check", 600) end },
   { name = "compilers", about = "gcc and clang, warnings are errors", named = true, run = compilers },
