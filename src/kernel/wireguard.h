@@ -110,7 +110,7 @@ struct lat_wg_go {
 int lat_wg_go_start(const char *program, const char *name, struct lat_wg_go *go);
 /* One that an earlier process of ours started. -ESRCH when there is none by this pid with a socket for the device. */
 int lat_wg_go_adopt(pid_t pid, const char *name, struct lat_wg_go *go);
-/* Kills it; lat_wg_go_kill or _release follows. */
+/* Kills it and waits until it holds nothing (at most five seconds); lat_wg_go_kill or _release follows, which reaps it. */
 void lat_wg_go_end(const struct lat_wg_go *go);
 /* Kills it and waits for its end. */
 void lat_wg_go_kill(struct lat_wg_go *go);

@@ -248,18 +248,19 @@ int lat_wg_go_adopt(pid_t pid, const char *name, struct lat_wg_go *out)
 
 void lat_wg_go_end(const struct lat_wg_go *go)
 {
+	struct pollfd p = { go->process, POLLIN, 0 };
+
 	syscall(SYS_pidfd_send_signal, go->process, SIGKILL, NULL, 0);
+	for (int tries = 0; tries < 8 && poll(&p, 1, 5000) < 0 && errno == EINTR; tries++) {
+	} /* reaped or not: its port and its device are free (its own SIGCHLD may interrupt us) */
 }
 
 void lat_wg_go_kill(struct lat_wg_go *go)
 {
-	struct pollfd p = { go->process, POLLIN, 0 };
-
 	if (go->process >= 0) {
 		lat_wg_go_end(go);
 		while (waitid(P_PIDFD, (id_t)go->process, &(siginfo_t){ 0 }, WEXITED) < 0 && errno == EINTR) {
-		}
-		poll(&p, 1, 5000); /* one that we adopted is not our child */
+		} /* one that we adopted is not our child: ECHILD */
 	} else if (go->pid > 0) {
 		kill(go->pid, SIGKILL);
 		while (waitpid(go->pid, NULL, 0) < 0 && errno == EINTR) {

@@ -43,7 +43,7 @@ static void close_device(void *object)
 	if (!d->released) {
 		delete_link(d->index); /* first: nobody may find the name taken once we are back */
 		if (d->go.process >= 0 && d->users > 1)
-			lat_wg_go_end(&d->go); /* a job still has its descriptors, and ends soon */
+			lat_wg_go_end(&d->go); /* a job still has its descriptors, and ends soon; the port is free */
 	}
 	put_device(d);
 }
