@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WAIT_MS 2000
+#define WAIT_MS 10000 /* a thread may be in a call that does not end at once: a program being verified, a grace period */
 #define MAX_THREADS 256
 
 static const char *const names[] = {
@@ -30,6 +30,7 @@ static const char *const names[] = {
 
 static uint64_t kept;
 static atomic_int answered, failed;
+static _Atomic pid_t answers[MAX_THREADS]; /* the threads that did */
 
 int lat_capability_number(const char *name)
 {
@@ -84,14 +85,16 @@ static int drop(void)
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-	int keep = errno;
+	int keep = errno, at;
 
 	(void)number;
 	(void)info;
 	(void)context;
 	if (drop() < 0)
 		atomic_fetch_add(&failed, 1);
-	atomic_fetch_add(&answered, 1);
+	at = atomic_fetch_add(&answered, 1);
+	if (at < MAX_THREADS)
+		atomic_store(&answers[at], gettid());
 	errno = keep;
 }
 
@@ -131,16 +134,26 @@ static int signal_new(pid_t *list, size_t *count)
 	return sent;
 }
 
-static int wait_for(int count)
+/* It gave them up, or has ended: one that was ending when the signal came does not answer. */
+static bool is_done(pid_t tid)
+{
+	for (int i = 0; i < MAX_THREADS; i++)
+		if (atomic_load(&answers[i]) == tid)
+			return true;
+	return syscall(SYS_tgkill, getpid(), tid, 0) < 0 && errno == ESRCH;
+}
+
+static int wait_for(const pid_t *list, size_t count)
 {
 	struct timespec nap = { 0, 200000 };
 	uint64_t end = lat_now_ns() + WAIT_MS * LAT_NS_PER_MS;
 
-	while (atomic_load(&answered) < count) {
-		if (lat_now_ns() > end)
-			return -ETIMEDOUT;
-		nanosleep(&nap, NULL);
-	}
+	for (size_t i = 0; i < count; i++)
+		while (!is_done(list[i])) {
+			if (lat_now_ns() > end)
+				return -ETIMEDOUT;
+			nanosleep(&nap, NULL);
+		}
 	return 0;
 }
 
@@ -149,9 +162,11 @@ int lat_capabilities_keep(uint64_t keep)
 	struct sigaction act = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART }, old;
 	pid_t list[MAX_THREADS];
 	size_t count = 0;
-	int sent, all = 0, r;
+	int sent, r;
 
 	kept = keep;
+	for (int i = 0; i < MAX_THREADS; i++)
+		atomic_store(&answers[i], 0);
 	atomic_store(&answered, 0);
 	atomic_store(&failed, 0);
 	r = drop();
@@ -161,10 +176,8 @@ int lat_capabilities_keep(uint64_t keep)
 		return -errno;
 	do {
 		sent = signal_new(list, &count);
-		if (sent > 0) {
-			all += sent;
-			r = wait_for(all);
-		}
+		if (sent > 0)
+			r = wait_for(list, count);
 	} while (sent > 0 && r == 0);
 	/* The handler stays when a thread did not answer: the signal may still come. */
 	if (r == 0 && sent == 0)
