@@ -65,7 +65,7 @@ for enforcer, why in Agents.enforcers(missing) do
       Agents.await("both events", function()
         nodes:try("node", "curl -sf -m 2 -o /dev/null http://203.0.113.2/")
         nodes:try("node", "timeout 1 bash -c 'exec 3<>/dev/tcp/203.0.113.2/81'")
-        for line in watch.out:gmatch("[^\n]+") do
+        for line in watch.out:gmatch("([^\n]+)\n") do
           local event = assert(json.decode(line))
           seen[event.verdict .. event.port] = event
         end

@@ -57,8 +57,9 @@ for enforcer, why in Agents.enforcers(missing) do
     local function records(wanted, mark)
       local list = {}
       for _, file in ipairs(files()) do
-        for line in io.lines(file) do
-          if not mark or line:find(mark, 1, true) then
+        for line in io.lines(file, "L") do
+          local whole = line:sub(-1) == "\n" -- else it is being written at this moment
+          if whole and (not mark or line:find(mark, 1, true)) then
             local event = assert(json.decode(line))
             local own = event.unmapped.lattice
             if wanted(own, event) then list[#list + 1] = { own = own, event = event } end

@@ -325,11 +325,11 @@ function World:under(policy, command, opts)
   return p
 end
 
---- The records of an audit file.
+--- The records of an audit file; a line that is being written at this moment is none yet.
 function World.records(path)
   local json = require("dkjson")
   local list = {}
-  for line in (World.read(path) or ""):gmatch("[^\n]+") do
+  for line in (World.read(path) or ""):gmatch("([^\n]+)\n") do
     list[#list + 1] = assert(json.decode(line), "not JSON: " .. line)
   end
   return list
