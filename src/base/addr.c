@@ -88,12 +88,37 @@ int lat_addr_parse(const char *text, struct lat_addr *out)
 	return -EINVAL;
 }
 
+/* Each audit record has two of them, and glibc's inet_ntop makes them by sprintf. */
+static size_t format4(const uint8_t b[4], char text[16])
+{
+	size_t n = 0;
+
+	for (int i = 0; i < 4; i++) {
+		if (b[i] >= 100)
+			text[n++] = (char)('0' + b[i] / 100);
+		if (b[i] >= 10)
+			text[n++] = (char)('0' + b[i] / 10 % 10);
+		text[n++] = (char)('0' + b[i] % 10);
+		text[n++] = i < 3 ? '.' : '\0';
+	}
+	return n;
+}
+
 const char *lat_addr_format(const struct lat_addr *a, char *buf, size_t size)
 {
-	const char *text = lat_addr_is4(a) ? inet_ntop(AF_INET, a->b + 12, buf, (socklen_t)size)
-					   : inet_ntop(AF_INET6, a->b, buf, (socklen_t)size);
+	char text[16];
+	bool ok;
 
-	if (!text && size)
+	if (lat_addr_is4(a)) {
+		size_t n = format4(a->b + 12, text);
+
+		ok = n <= size;
+		if (ok)
+			memcpy(buf, text, n);
+	} else {
+		ok = inet_ntop(AF_INET6, a->b, buf, (socklen_t)size) != NULL;
+	}
+	if (!ok && size)
 		buf[0] = '\0';
 	return buf;
 }

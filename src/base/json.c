@@ -27,21 +27,36 @@ static void put1(struct lat_json *j, char c)
 }
 
 /* What stands before a value. */
-static void lead(struct lat_json *j, const char *key)
+static void lead(struct lat_json *j, const char *key, size_t len)
 {
+	char *at = j->at;
+
+	if (len + 4 > (size_t)(j->end - at)) {
+		j->full = true;
+		return;
+	}
 	if (j->comma)
-		put1(j, ',');
+		*at++ = ',';
 	j->comma = true;
 	if (key) {
-		put1(j, '"');
-		put(j, key, strlen(key));
-		put(j, "\":", 2);
+		*at++ = '"';
+		memcpy(at, key, len);
+		at += len;
+		*at++ = '"';
+		*at++ = ':';
 	}
+	j->at = at;
 }
 
-void lat_json_open(struct lat_json *j, const char *key, char bracket)
+void lat_json_raw(struct lat_json *j, const char *text, size_t len, bool comma)
 {
-	lead(j, key);
+	put(j, text, len);
+	j->comma = comma;
+}
+
+void lat_json_put_open(struct lat_json *j, const char *key, size_t key_len, char bracket)
+{
+	lead(j, key, key_len);
 	put1(j, bracket);
 	j->comma = false;
 }
@@ -112,23 +127,19 @@ static void put_escaped(struct lat_json *j, uint32_t c)
 	}
 }
 
-static bool plain(unsigned char c)
-{
-	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
-}
+/* Stands in a string as it is. */
+static const bool plain[256] = { [' ' ... '!'] = true, ['#' ... '['] = true, [']' ... '~'] = true };
 
-void lat_json_bytes(struct lat_json *j, const char *key, const char *text, size_t len)
+static void put_text(struct lat_json *j, const char *text, size_t len)
 {
 	const unsigned char *s = (const unsigned char *)text;
 	size_t i = 0;
 
-	lead(j, key);
-	put1(j, '"');
 	while (i < len && !j->full) {
 		size_t run = i, n;
 		uint32_t c;
 
-		while (run < len && plain(s[run]))
+		while (run < len && plain[s[run]])
 			run++;
 		put(j, text + i, run - i);
 		i = run;
@@ -141,15 +152,17 @@ void lat_json_bytes(struct lat_json *j, const char *key, const char *text, size_
 			put_escaped(j, n ? c : s[i]);
 		i += n ? n : 1;
 	}
+}
+
+void lat_json_put_bytes(struct lat_json *j, const char *key, size_t key_len, const char *text, size_t len)
+{
+	lead(j, key, key_len);
+	put1(j, '"');
+	put_text(j, text, len);
 	put1(j, '"');
 }
 
-void lat_json_string(struct lat_json *j, const char *key, const char *text)
-{
-	lat_json_bytes(j, key, text, strlen(text));
-}
-
-static void number(struct lat_json *j, const char *key, bool minus, uint64_t v)
+static void put_digits(struct lat_json *j, bool minus, uint64_t v)
 {
 	char digits[21];
 	size_t at = sizeof(digits);
@@ -160,23 +173,29 @@ static void number(struct lat_json *j, const char *key, bool minus, uint64_t v)
 	} while (v);
 	if (minus)
 		digits[--at] = '-';
-	lead(j, key);
 	put(j, digits + at, sizeof(digits) - at);
 }
 
-void lat_json_uint(struct lat_json *j, const char *key, uint64_t value)
+void lat_json_put_number(struct lat_json *j, const char *key, size_t key_len, bool minus, uint64_t value)
 {
-	number(j, key, false, value);
+	lead(j, key, key_len);
+	put_digits(j, minus, value);
 }
 
-void lat_json_int(struct lat_json *j, const char *key, int64_t value)
+void lat_json_put_numbered(struct lat_json *j, const char *key, size_t key_len, const char *before,
+	const char *between, uint64_t number)
 {
-	number(j, key, value < 0, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
+	lead(j, key, key_len);
+	put1(j, '"');
+	put_text(j, before, strlen(before));
+	put_text(j, between, strlen(between));
+	put_digits(j, false, number);
+	put1(j, '"');
 }
 
 void lat_json_bool(struct lat_json *j, const char *key, bool value)
 {
-	lead(j, key);
+	lead(j, key, lat_json_len(key));
 	put(j, value ? "true" : "false", value ? 4 : 5);
 }
 

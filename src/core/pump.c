@@ -2,6 +2,7 @@
 #include "core/pump.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -136,14 +137,6 @@ uint64_t lat_event_time_ms(const struct lat_event *e)
 	return lat_wall_ms() - (e->time_ns < now ? (now - e->time_ns) / LAT_NS_PER_MS : 0);
 }
 
-static void put_text(char *to, size_t size, const char *text)
-{
-	size_t len = strnlen(text, size - 1);
-
-	memcpy(to, text, len);
-	to[len] = '\0';
-}
-
 /* The record as far as it is not text: that part is set where it is needed, which saves clearing a kilobyte an event. */
 static void begin_record(struct lat_record *r, uint8_t kind)
 {
@@ -171,9 +164,9 @@ static void put_loss(struct lat_pump *p)
 	r.generation = p->loss.generation;
 	if (r.rule) {
 		lat_pump_rule(p, &p->loss, &rule);
-		put_text(r.where, sizeof(r.where), rule.where);
+		lat_set_text(r.where, rule.where);
 	}
-	put_text(r.text, sizeof(r.text), p->loss_why);
+	lat_set_text(r.text, p->loss_why);
 	put(p, &r, NULL);
 	p->loss.packets = 0;
 	p->loss_told_ns = lat_now_ns();
@@ -222,7 +215,7 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 	if (e->pid) { /* its program may have ended since: by the name of its thread */
 		r.who.pid = (pid_t)e->pid;
 		r.who.uid = e->uid;
-		snprintf(r.who.exe, sizeof(r.who.exe), "%.*s", (int)sizeof(e->comm), e->comm);
+		lat_copy_text(r.who.exe, sizeof(r.who.exe), e->comm, sizeof(e->comm));
 	}
 	if (e->kind == LAT_EVENT_CLOSE) {
 		r.bytes_out = e->bytes_out;
@@ -230,10 +223,10 @@ static void write_event(struct lat_pump *p, const struct lat_event *e)
 		r.duration_ns = e->duration_ns;
 	}
 	if (name)
-		put_text(r.name, sizeof(r.name), name);
-	put_text(r.where, sizeof(r.where), rule.where);
+		lat_set_text(r.name, name);
+	lat_set_text(r.where, rule.where);
 	if (rule.reason)
-		put_text(r.text, sizeof(r.text), rule.reason);
+		lat_set_text(r.text, rule.reason);
 	put(p, &r, e);
 }
 

@@ -78,21 +78,10 @@ static unsigned disposition(const struct lat_record *r)
 
 static void put_metadata(struct lat_json *j, const struct lat_record *r, const struct lat_audit_context *c)
 {
-	char uid[128];
-
-	lat_json_open(j, "metadata", '{');
-	lat_json_string(j, "version", OCSF_VERSION);
-	lat_json_open(j, "product", '{');
-	lat_json_string(j, "name", "Lattice");
-	lat_json_string(j, "vendor_name", "Lattice");
-	lat_json_string(j, "version", LATTICE_VERSION);
-	lat_json_close(j, '}');
-	lat_json_open(j, "profiles", '[');
-	lat_json_string(j, NULL, "security_control");
-	lat_json_string(j, NULL, "host");
-	lat_json_close(j, ']');
-	snprintf(uid, sizeof(uid), "%s-%llu", c->run_id ? c->run_id : "", (unsigned long long)r->seq);
-	lat_json_string(j, "uid", uid);
+	lat_json_literal(j,
+		",\"metadata\":{\"version\":\"" OCSF_VERSION "\",\"product\":{\"name\":\"Lattice\",\"vendor_name\":\"Lattice\","
+		"\"version\":\"" LATTICE_VERSION "\"},\"profiles\":[\"security_control\",\"host\"]", true);
+	lat_json_numbered(j, "uid", c->run_id ? c->run_id : "", "-", r->seq);
 	lat_json_uint(j, "sequence", r->seq);
 	if (c->run_id)
 		lat_json_string(j, "correlation_uid", c->run_id);
@@ -164,11 +153,17 @@ static void put_dns(struct lat_json *j, const struct lat_record *r)
 	lat_json_close(j, '}');
 }
 
+static void put_user(struct lat_json *j, const struct lat_identity *who)
+{
+	lat_json_open(j, "user", '{');
+	lat_json_numbered(j, "uid", "", "", who->uid);
+	lat_json_close(j, '}');
+}
+
 static void put_process(struct lat_json *j, const struct lat_identity *who)
 {
 	const char *slash = strrchr(who->exe, '/');
 	const char *name = slash ? slash + 1 : who->exe;
-	char uid[16];
 
 	lat_json_open(j, "process", '{');
 	lat_json_int(j, "pid", who->pid);
@@ -180,45 +175,33 @@ static void put_process(struct lat_json *j, const struct lat_identity *who)
 		lat_json_uint(j, "type_id", 1);
 		lat_json_close(j, '}');
 	}
-	snprintf(uid, sizeof(uid), "%u", who->uid);
-	lat_json_open(j, "user", '{');
-	lat_json_string(j, "uid", uid);
-	lat_json_close(j, '}');
+	put_user(j, who);
 	lat_json_close(j, '}');
 }
 
 /* Somebody whose program is not known. */
 static void put_operator(struct lat_json *j, const struct lat_identity *who)
 {
-	char uid[16];
-
-	snprintf(uid, sizeof(uid), "%u", who->uid);
 	lat_json_open(j, "actor", '{');
-	lat_json_open(j, "user", '{');
-	lat_json_string(j, "uid", uid);
-	lat_json_close(j, '}');
+	put_user(j, who);
 	lat_json_close(j, '}');
 }
 
 static void put_policy(struct lat_json *j, const struct lat_record *r, const struct lat_audit_context *c)
 {
-	char text[24];
-
 	if (r->generation == 0)
 		return;
-	snprintf(text, sizeof(text), "%u", r->generation);
 	lat_json_open(j, "policy", '{');
 	if (c->policy)
 		lat_json_string(j, "name", c->policy);
-	lat_json_string(j, "version", text);
+	lat_json_numbered(j, "version", "", "", r->generation);
 	lat_json_close(j, '}');
 	if (r->where[0]) {
-		if (r->rule)
-			snprintf(text, sizeof(text), "rule %u", r->rule);
-		else
-			snprintf(text, sizeof(text), "default");
 		lat_json_open(j, "firewall_rule", '{');
-		lat_json_string(j, "name", text);
+		if (r->rule)
+			lat_json_numbered(j, "name", "rule", " ", r->rule);
+		else
+			lat_json_string(j, "name", "default");
 		lat_json_string(j, "uid", r->where);
 		lat_json_close(j, '}');
 	}

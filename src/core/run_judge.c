@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -84,7 +85,7 @@ int lat_run_judge(struct lat_run *run, const struct lat_flow *flow, const struct
 	q->flow = *flow;
 	q->who = *who;
 	name = lat_pins_name(run->pins, &flow->remote, now);
-	snprintf(q->name, sizeof(q->name), "%s", name ? name : "");
+	lat_set_text(q->name, name ? name : "");
 	if (!lat_answers_get(run->answers, q, now, &v->action, text))
 		return 1;
 	v->by_handler = 1;
@@ -105,9 +106,9 @@ void lat_run_fill(struct lat_record *r, const struct lat_flow *flow, const struc
 	r->err = v->action == LAT_ACTION_DENY ? (v->err ? v->err : ECONNREFUSED) : 0;
 	r->flow = *flow;
 	r->who = *who;
-	snprintf(r->name, sizeof(r->name), "%s", name ? name : "");
-	snprintf(r->where, sizeof(r->where), "%s", v->where ? v->where : "default");
-	snprintf(r->text, sizeof(r->text), "%s", v->reason ? v->reason : "");
+	lat_set_text(r->name, name ? name : "");
+	lat_set_text(r->where, v->where ? v->where : "default");
+	lat_set_text(r->text, v->reason ? v->reason : "");
 }
 
 void lat_run_selfcheck(struct lat_run *run, const struct lat_flow *flow, const char *layer)
@@ -181,8 +182,8 @@ void lat_run_judged(struct lat_run *run, struct lat_run_flow *rf, const struct l
 	}
 	rf->told = true;
 	rf->passed = lat_verdict_passes(v);
-	snprintf(rf->where, sizeof(rf->where), "%s", r.where);
-	snprintf(rf->reason, sizeof(rf->reason), "%s", r.text);
+	lat_set_text(rf->where, r.where);
+	lat_set_text(rf->reason, r.text);
 	v->where = rf->where;
 	v->reason = rf->reason;
 	if (rf->passed && v->rule && v->rule <= spec->rule_count && !spec->rules[v->rule - 1].log && !rf->audit_only) {
@@ -201,7 +202,7 @@ struct lat_run_flow *lat_run_flow_new(struct lat_run *run, const struct lat_flow
 		return NULL;
 	rf->who = *who;
 	rf->policy = lat_policy_ref(run->policy);
-	snprintf(rf->name, sizeof(rf->name), "%s", name ? name : "");
+	lat_set_text(rf->name, name ? name : "");
 	return rf;
 }
 
@@ -262,8 +263,8 @@ static void flow_closed(void *ctx, const struct lat_flow_info *info)
 		r.bytes_out = info->bytes_out;
 		r.bytes_in = info->bytes_in;
 		r.duration_ns = lat_now_ns() - info->started_ns;
-		snprintf(r.where, sizeof(r.where), "%s", rf->where);
-		snprintf(r.text, sizeof(r.text), "%s", rf->reason);
+		lat_set_text(r.where, rf->where);
+		lat_set_text(r.text, rf->reason);
 		lat_run_emit(run, &r);
 	}
 	lat_run_flow_free(rf);
@@ -307,7 +308,7 @@ void lat_run_answered(struct lat_run *run, const struct lat_question *q, const s
 		struct lat_record r = { .kind = LAT_RECORD_HANDLER, .action = LAT_ACTION_DENY };
 
 		r.flow = q->flow;
-		snprintf(r.name, sizeof(r.name), "%s", q->name);
+		lat_set_text(r.name, q->name);
 		snprintf(r.text, sizeof(r.text), "%.255s", a->text);
 		lat_run_emit(run, &r);
 		lat_warn("%s", a->text);

@@ -2,6 +2,7 @@
 #include "core/run_wall.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "kernel/proc.h"
 #include <stdio.h>
 #include <string.h>
@@ -37,7 +38,7 @@ static void remember(struct lat_wall *w, const struct lat_record *r)
 	f->flow = r->flow;
 	f->who = r->who;
 	f->by_handler = r->by_handler;
-	snprintf(f->name, sizeof(f->name), "%s", r->name);
+	lat_set_text(f->name, r->name);
 }
 
 static bool recall(struct lat_wall *w, struct lat_record *r)
@@ -48,7 +49,7 @@ static bool recall(struct lat_wall *w, struct lat_record *r)
 		return false;
 	r->who = f->who;
 	r->by_handler = f->by_handler;
-	snprintf(r->name, sizeof(r->name), "%s", f->name);
+	lat_set_text(r->name, f->name);
 	f->used = false;
 	return true;
 }
@@ -70,7 +71,7 @@ static void identify(struct lat_wall *w, const struct lat_event *e, struct lat_i
 		return;
 	who->pid = (pid_t)e->pid;
 	who->uid = e->uid;
-	snprintf(who->exe, sizeof(who->exe), "%.*s", (int)sizeof(e->comm), e->comm);
+	lat_copy_text(who->exe, sizeof(who->exe), e->comm, sizeof(e->comm));
 	if (!w->knows_pids)
 		return;
 	now = lat_now_ns();
@@ -150,7 +151,7 @@ static void on_record(void *ctx, struct lat_record *r, const struct lat_event *e
 	if (r->kind != LAT_RECORD_CLOSE)
 		identify(w, e, &r->who);
 	name = lat_pins_name(run->pins, &r->flow.remote, lat_now_ns());
-	snprintf(r->name, sizeof(r->name), "%s", name ? name : "");
+	lat_set_text(r->name, name ? name : "");
 	if (r->action == LAT_ACTION_ASK) { /* nobody was there to be asked, or there is nobody */
 		r->action = LAT_ACTION_DENY;
 		r->err = ECONNREFUSED;
