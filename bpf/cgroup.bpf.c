@@ -47,9 +47,10 @@ static __always_inline void set_current(struct lat_tc_who *who)
 		bpf_get_current_comm(who->comm, sizeof(who->comm));
 }
 
-static __always_inline int refuse(int error)
+/* An errno is 4095 at most; newer verifiers (7.3) want to see that it is. */
+static __always_inline int refuse(__u32 error)
 {
-	bpf_set_retval(-error);
+	bpf_set_retval(-(int)(error & 0xfff));
 	return 0;
 }
 
@@ -126,7 +127,7 @@ static __always_inline int judge_call(struct bpf_sock_addr *ctx, struct packet *
 	stat_add(LAT_TC_STAT_CONNECT_DENIED);
 	if (!q.no_policy)
 		tell(p, &q, DIR_OUT, lat_constants.bind, 0, &whose);
-	return refuse(q.err ? (int)q.err : ECONNREFUSED);
+	return refuse(q.err ? q.err : ECONNREFUSED);
 }
 
 static __always_inline void take_port(struct packet *p, __u32 proto, __u32 port)

@@ -165,17 +165,17 @@ end
 
 -- Kernels in virtual machines; what runs in one is tests/vm/inside.lua. The emulation is slow, so limits are longer
 -- there: 50 minutes for a machine, then it is stopped and that is a failure. LATTICE_KERNELS="6.1 7" leaves the other
--- kernels out, LATTICE_VM="node bare" other parts.
+-- kernels out, LATTICE_VM="node agent" other parts.
 local bare = "VM_CGROUP=v1 VM_APPEND=module_blacklist=wireguard,sch_ingress"
 local kernels = {
   { "6.1", "all" },
   { "6.1", "run", "VM_CGROUP=v1", "cgroup v1" },
   { "6.1", "refused", "VM_SYSCTL=kernel.unprivileged_userns_clone=0", "user namespaces off" },
-  { "6.1", "node", nil, "node" },
+  { "6.1", "node", nil, "node" }, { "6.1", "agent", nil, "agent" },
   { "6.1", "bare", bare, "node, no WireGuard, no clsact, cgroup v1" },
-  { "6.12", "all" }, { "6.12", "node", nil, "node" },
-  { "6.18", "all" }, { "6.18", "node", nil, "node" },
-  { "7", "all" }, { "7", "node", nil, "node" },
+  { "6.12", "all" }, { "6.12", "node", nil, "node" }, { "6.12", "agent", nil, "agent" },
+  { "6.18", "all" }, { "6.18", "node", nil, "node" }, { "6.18", "agent", nil, "agent" },
+  { "7", "all" }, { "7", "node", nil, "node" }, { "7", "agent", nil, "agent" },
 }
 
 local function vm(ctx)

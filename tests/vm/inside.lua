@@ -1,7 +1,7 @@
 -- What the tier "vm" runs in each virtual machine, as root; TAP on stdout. Argument "all": doctor, the unit tests that
 -- lean on the kernel, real programs, a few tries of every way round. "run": doctor and real programs. "node": the
--- primitives of the node agent, its enforcers against the oracle, the agent on real devices. "bare": the agent where the
--- kernel has neither clsact nor WireGuard. "limits": groups of processes alone (of "all" and "run", too).
+-- primitives of the node agent, its enforcers against the oracle. "agent": the agent on real devices. "bare": the agent
+-- where the kernel has neither clsact nor WireGuard. "limits": groups of processes alone (of "all" and "run", too).
 -- "modes": the modes of a run alone (of "all", too). "refused": user namespaces are off, and `lattice run` says so and
 -- runs nothing.
 package.path = "tests/support/?.lua;" .. package.path
@@ -120,7 +120,7 @@ local function modes()
   spec("tests/e2e/lifecycle_spec.lua", "root", "LATTICE_LIFE=0.2 ")
 end
 
--- The names of the specs that need the kernel's parts of a node.
+-- The kernel's parts of a node.
 local function node()
   for _, name in ipairs({ "bpf_load", "bpf", "map", "tc", "tun", "link", "wireguard", "iptables", "nflog", "netns",
     "queue" }) do
@@ -128,6 +128,9 @@ local function node()
   end
   spec("tests/agree/tc_spec.lua", "root", "LATTICE_AGREE_SETS=20 ")
   spec("tests/agree/iptables_spec.lua", "root", "LATTICE_AGREE_SETS=4 ")
+end
+
+local function agent()
   for _, name in ipairs({ "agent_guard", "agent_ends", "device", "iptables", "nat", "wireguard", "wireguard_agent",
     "control", "events", "repl" }) do
     spec("tests/e2e/" .. name .. "_spec.lua", "root", "")
@@ -144,6 +147,7 @@ end
 
 local what = {
   node = node,
+  agent = agent,
   bare = bare,
   all = function()
     doctor()
