@@ -131,7 +131,9 @@ int lat_tc_group_start(struct lat_tc *tc, const struct lat_tc_options *options)
 	tc->config = (struct lat_tc_config){ .abi = LAT_TC_ABI, .stripes = lat_tc_stripes() };
 	r = lat_tc_load(tc, options, "cgroup", prog_names);
 	if (r < 0) {
-		lat_tc_say(tc, "the kernel did not take the programs: %s", strerror(-r));
+		/* 6.1 follows what a processor may do ahead of a branch, and gives up after a million steps. */
+		lat_tc_say(tc, "the kernel did not take the programs: %s%s", strerror(-r),
+			r == -E2BIG && !tc->group.comm ? "; this one takes them from who has CAP_PERFMON, too" : "");
 		return r;
 	}
 	tc->group.answers = fcntl(bpf_object__find_map_fd_by_name(tc->object, "lat_answers"), F_DUPFD_CLOEXEC, 3);
