@@ -2,7 +2,7 @@
 -- root may do (arithmetic on pointers, unknown offsets), and an edit that needs it would be seen by nobody but users.
 local bpf = require("lattice.bpf")
 local build = os.getenv("LATTICE_BUILD") or "build"
-local FEW = "setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+bpf,+net_admin "
+local FEW = "setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,+bpf,+net_admin"
 
 -- Those that need more, and are done without where that is not to be had.
 local MORE = { unix = "programs on the hooks of security modules need CAP_PERFMON, too" }
@@ -13,7 +13,7 @@ local LONG = { cgroup = true }
 local missing
 if #bpf.embedded() == 0 then
   missing = "the community edition has no BPF objects"
-elseif not os.execute(FEW .. "true 2>/dev/null") then
+elseif not os.execute(FEW .. " true 2>/dev/null") then
   missing = "needs root"
 end
 
@@ -23,7 +23,7 @@ local function with_few(text, more)
   local f = assert(io.open(path, "w"))
   f:write(text)
   f:close()
-  local pipe = assert(io.popen(("unshare -n -- %s timeout %d %s/lattice lua %s 2>&1"):format(FEW:gsub(" $", (more or "") .. " "),
+  local pipe = assert(io.popen(("unshare -n -- %s%s timeout %d %s/lattice lua %s 2>&1"):format(FEW, more or "",
     60 * (tonumber(os.getenv("LATTICE_PATIENCE")) or 1), build, path)))
   local out = pipe:read("a")
   pipe:close()
